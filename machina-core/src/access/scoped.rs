@@ -1,0 +1,276 @@
+//! A handle that may see and do only what its principal may, and leaves an audit
+//! trail. Adapters hold one of these per request and decide nothing themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+
+use super::principal::{Principal, Role};
+use crate::clock;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::event::EventStream;
+use crate::machina::{Applied, Registry, Router, ToolPage, ToolQuery};
+use crate::model::{Revision, ServiceName, ToolCall};
+use crate::query::{Page, Query};
+use crate::report::{ServiceHealth, ServiceReport, ToolReport};
+use crate::route::{CallKey, CallOptions, CallReport, Explanation, Route, call, explain};
+use crate::store::{Entry, JournalPage, JournalQuery, What};
+use crate::view::ServiceView;
+use crate::write::{Mutation, no_service, plan};
+
+/// A registry as one principal sees it. Cheap to make and to clone.
+#[derive(Debug, Clone)]
+pub struct Scoped {
+    pub(crate) core: Arc<Core>,
+    pub(crate) principal: Arc<Principal>,
+}
+
+impl Scoped {
+    /// The principal.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The service of this name or identity, if the principal may see it.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    pub fn service(&self, name: &str) -> Result<Arc<ServiceView>> {
+        let view = self.core.view.load();
+        let found = view.get(name).or_else(|| view.by_id(name.parse().ok()?));
+        let seen = found.filter(|view| self.principal.sees(view.service().spec.tenant.as_deref()));
+        seen.cloned().ok_or_else(|| missing(name))
+    }
+
+    /// One page of the services that `query` asks for.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a limit out of range or a
+    /// cursor of another query.
+    pub fn services(&self, query: &Query) -> Result<Page<Arc<ServiceView>>> {
+        match &self.principal.tenant {
+            None => self.core.view.load().find(query),
+            Some(tenant) => {
+                let own = Query { tenant: Some(tenant.clone()), ..query.clone() };
+                if query.tenant.as_ref().is_some_and(|asked| asked != tenant) {
+                    let revision = self.core.view.load().revision();
+                    return Ok(Page { items: Vec::new(), next_cursor: None, revision });
+                }
+                self.core.view.load().find(&own)
+            }
+        }
+    }
+
+    /// Reads the journal, newest first.
+    ///
+    /// # Errors
+    /// [`Forbidden`](crate::ErrorKind::Forbidden) for the audit trail unless the
+    /// principal is an admin, and for those of one tenant; whatever the store says.
+    pub async fn journal(&self, query: &JournalQuery) -> Result<JournalPage> {
+        if query.kind == crate::store::EntryKind::Audit {
+            self.principal.require(Role::Admin, "read the audit trail")?;
+        }
+        match &query.service {
+            Some(service) => drop(self.service(service.as_str())?),
+            None if self.principal.tenant.is_some() => {
+                return Err(Error::forbidden("name a service: the whole journal belongs to all tenants"));
+            }
+            None => {}
+        }
+        self.core.journal.read(query).await
+    }
+
+    fn may_write(&self, mutation: &Mutation) -> Result<()> {
+        let Some(tenant) = &self.principal.tenant else { return Ok(()) };
+        let name = mutation.service();
+        if let Some(view) = self.core.view.load().get(name.as_str())
+            && !self.principal.sees(view.service().spec.tenant.as_deref())
+        {
+            return Err(no_service(name));
+        }
+        match mutation {
+            Mutation::Register(spec) | Mutation::Put(spec) | Mutation::Update { spec, .. }
+                if spec.tenant.as_ref() != Some(tenant) =>
+            {
+                Err(Error::forbidden(format!(
+                    "`{}` may only write services of the tenant `{tenant}`",
+                    self.principal.id
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The service and tool of a call, as far as the principal may see them.
+    fn routed(&self, service: &str, tool: Option<&str>) -> Result<Arc<ServiceView>> {
+        let view = self.service(service)?;
+        match tool {
+            Some(tool) if view.has_definitions() && view.tool(tool).is_none() => Err(no_tool(&view, tool)),
+            _ => Ok(view),
+        }
+    }
+
+    fn key(&self) -> CallKey {
+        let ordinal = self.core.ordinal.fetch_add(1, Ordering::Relaxed);
+        // A cheap scramble (splitmix64): the balancer needs no more than spread.
+        let mut random = ordinal.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        random ^= random >> 27;
+        CallKey { ordinal, random }
+    }
+
+    fn record_call(&self, call: &ToolCall, started: tokio::time::Instant, outcome: &Result<CallReport>) {
+        let (attempts, success, error) = match outcome {
+            Ok(report) => (report.attempts.len(), !report.result.is_error(), None),
+            Err(error) => (error.context().attempts.unwrap_or(0) as usize, false, Some(error.kind().to_string())),
+        };
+        self.core.recorder.record(Entry {
+            at: clock::now(),
+            service: Some(call.service.clone()),
+            instance: outcome.as_ref().ok().map(|report| report.instance),
+            what: What::Call {
+                tool: call.tool.to_string(),
+                principal: self.principal.id.clone(),
+                duration_ms: started.elapsed().as_secs_f64() * 1000.0,
+                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                success,
+                error,
+            },
+        });
+    }
+}
+
+#[async_trait]
+impl Registry for Scoped {
+    async fn apply(&self, mutations: Vec<Mutation>) -> Result<Applied> {
+        self.principal.require(Role::Admin, "change services")?;
+        mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
+        let core = &self.core;
+        let _committing = core.committing.lock().await;
+        let plan = plan(&core.view(), mutations, &self.principal, &core.config.limits)?;
+        let revision = if plan.batch.changes.is_empty() {
+            core.view.load().revision()
+        } else {
+            core.commit(&plan.batch, plan.deltas).await?
+        };
+        let view = core.view();
+        let services = plan.put.iter().filter_map(|name| view.get(name.as_str()).cloned()).collect();
+        Ok(Applied { revision, services })
+    }
+
+    async fn get(&self, name: &str) -> Result<ServiceReport> {
+        Ok(ServiceReport::from(&*self.service(name)?))
+    }
+
+    async fn find(&self, query: &Query) -> Result<Page<ServiceReport>> {
+        Ok(self.services(query)?.map(|view| ServiceReport::from(&*view)))
+    }
+
+    async fn tools(&self, query: &ToolQuery) -> Result<ToolPage> {
+        if let Some(service) = &query.service {
+            self.service(service)?;
+        }
+        query.page(&self.core.view.load(), &|view| self.principal.sees(view.service().spec.tenant.as_deref()))
+    }
+
+    async fn tool(&self, service: &str, tool: &str) -> Result<ToolReport> {
+        let view = self.service(service)?;
+        let offered = view.tool(tool).ok_or_else(|| no_tool(&view, tool))?;
+        Ok(ToolReport::of(view.service().name(), &offered.tool, None))
+    }
+
+    async fn find_tools(&self, text: &str, limit: usize) -> Result<Vec<ToolReport>> {
+        if text.trim().is_empty() {
+            return Err(Error::invalid_field("text", "must say what the tool is to do"));
+        }
+        if !(1..=FOUND_MAX).contains(&limit) {
+            return Err(Error::invalid_field("limit", format!("must be 1 to {FOUND_MAX}, is {limit}")));
+        }
+        let view = self.core.view();
+        let admits = |name: &ServiceName| {
+            view.get(name.as_str()).is_some_and(|view| {
+                let spec = &view.service().spec;
+                spec.admin_state.admits_calls() && self.principal.sees(spec.tenant.as_deref())
+            })
+        };
+        let hits = self.core.index.search(text, limit, &admits);
+        Ok(hits.iter().map(|hit| ToolReport::of(&hit.service, &hit.tool, Some(hit.score))).collect())
+    }
+
+    async fn health(&self, name: &str) -> Result<ServiceHealth> {
+        let mut health = ServiceHealth::from(&*self.service(name)?);
+        for instance in &mut health.instances {
+            if let Some(session) = self.core.sessions.peek(instance.id) {
+                instance.process_id = session.process_id();
+                instance.stderr_tail = session.stderr_tail();
+            }
+        }
+        Ok(health)
+    }
+
+    async fn watch(&self, since: Option<Revision>) -> Result<EventStream> {
+        if self.principal.tenant.is_some() {
+            return Err(Error::unsupported("events are not yet told apart by tenant"));
+        }
+        Ok(match since {
+            Some(revision) => self.core.events.subscribe_since(revision),
+            None => self.core.events.subscribe(),
+        })
+    }
+}
+
+/// How many tools one search returns at most.
+const FOUND_MAX: usize = 100;
+
+#[async_trait]
+impl Router for Scoped {
+    async fn explain(&self, service: &str, tool: Option<&str>) -> Result<Explanation> {
+        let view = self.routed(service, tool)?;
+        let ordinal = self.core.ordinal.load(Ordering::Relaxed);
+        Ok(explain(&view, tool, CallKey { ordinal, random: ordinal }, &self.core.config.routing))
+    }
+
+    async fn call(&self, request: &ToolCall, options: &CallOptions) -> Result<CallReport> {
+        self.principal.require(Role::Developer, "call tools")?;
+        let view = self.routed(request.service.as_str(), Some(request.tool.as_str()))?;
+        let started = tokio::time::Instant::now();
+        let core = &self.core;
+        let observe = |instance, observation: crate::health::Observation| {
+            let Some((_, seen)) = view.instance(instance) else { return };
+            let passed = observation.response_time.is_some();
+            core.observe(&view, instance, seen.cell.ticket(), observation);
+            if !passed {
+                core.monitor.hint(instance);
+            }
+        };
+        let route =
+            Route { view: &view, sessions: &core.sessions, config: &core.config, key: self.key(), observe: &observe };
+        let outcome = call(&route, request, options).await;
+        self.record_call(request, started, &outcome);
+        outcome
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::not_found(format!("no service is named `{}`", name.escape_debug()))
+        .with(|context| context.service = Some(name.to_owned()))
+}
+
+fn no_tool(view: &ServiceView, tool: &str) -> Error {
+    let name = view.service().name();
+    let wanted = tool.to_lowercase();
+    let near: Vec<&str> = view
+        .tools()
+        .iter()
+        .map(|offered| offered.tool.name().as_str())
+        .filter(|known| known.to_lowercase().contains(&wanted) || wanted.contains(&known.to_lowercase()))
+        .take(3)
+        .collect();
+    let hint = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) };
+    Error::not_found(format!("`{name}` offers no tool named `{}`{hint}", tool.escape_debug())).with(|context| {
+        context.service = Some(name.to_string());
+        context.tool = Some(tool.to_owned());
+    })
+}

@@ -1,0 +1,334 @@
+//! The shared state behind every handle: the current view, and the few ways in
+//! which it changes.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::cell::Recorded;
+use crate::clock;
+use crate::config::Config;
+use crate::error::Result;
+use crate::event::{EventKind, Events};
+use crate::health::{Monitor, Observation, ProbeOutcome, Prober};
+use crate::model::{Definitions, Endpoint, InstanceId, Revision, Service};
+use crate::recorder::Recorder;
+use crate::sessions::Sessions;
+use crate::store::{Batch, Change, Changes, Entry, Image, Journal, Precondition, Store, What};
+use crate::tasks::Tasks;
+use crate::tool_index::ToolIndex;
+use crate::view::{Delta, ServiceView, View};
+
+/// Everything that the handles of one registry share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) view: ArcSwap<View>,
+    /// Held, for microseconds, while the next view is made.
+    pub(crate) publishing: Mutex<()>,
+    /// Held while a batch is planned and committed.
+    pub(crate) committing: tokio::sync::Mutex<()>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) recorder: Recorder,
+    pub(crate) sessions: Sessions,
+    pub(crate) prober: Arc<dyn Prober>,
+    pub(crate) monitor: Monitor,
+    pub(crate) events: Arc<Events>,
+    pub(crate) index: Arc<dyn ToolIndex>,
+    pub(crate) tasks: Tasks,
+    /// What watches the instances and the store; ends before the sessions do.
+    pub(crate) monitor_tasks: Tasks,
+    pub(crate) ordinal: AtomicU64,
+}
+
+impl Core {
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Makes the next view and swaps it in; returns the one before and it.
+    fn swap(&self, revision: Option<Revision>, deltas: &[Delta]) -> (Arc<View>, Arc<View>) {
+        let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.view.load_full();
+        let revision = revision.unwrap_or(before.revision()).max(before.revision());
+        let next = Arc::new(before.next(revision, deltas, &self.config.health));
+        self.view.store(Arc::clone(&next));
+        (before, next)
+    }
+
+    /// Shows committed changes to readers, and starts or ends what follows from
+    /// them: probes, sessions, the search index, events.
+    pub(crate) async fn publish(&self, revision: Revision, deltas: &[Delta]) {
+        let (before, next) = self.swap(Some(revision), deltas);
+        for delta in deltas {
+            match delta {
+                Delta::Put(service) => {
+                    let old = before.by_id(service.id);
+                    let Some(new) = next.by_id(service.id) else { continue };
+                    self.index_tools(old, Some(new));
+                    self.supervise(old, Some(new)).await;
+                    let kind = if old.is_some() { EventKind::ServiceUpdated } else { EventKind::ServiceRegistered };
+                    self.events.publish(revision, service.name().clone(), kind);
+                }
+                Delta::Delete(id) => {
+                    let Some(old) = before.by_id(*id) else { continue };
+                    self.index_tools(Some(old), None);
+                    self.supervise(Some(old), None).await;
+                    let name = old.service().name().clone();
+                    self.events.publish(revision, name, EventKind::ServiceDeregistered);
+                }
+                Delta::Definitions { service, instance, definitions } => {
+                    let Some(new) = next.by_id(*service) else { continue };
+                    self.index_tools(before.by_id(*service), Some(new));
+                    let known = before.by_id(*service).and_then(|old| old.instance(*instance)?.1.definitions.clone());
+                    if let Some(kind) = difference(*instance, known.as_deref(), definitions) {
+                        self.events.publish(revision, new.service().name().clone(), kind);
+                    }
+                }
+                Delta::Health { .. } => {}
+            }
+        }
+    }
+
+    fn index_tools(&self, old: Option<&Arc<ServiceView>>, new: Option<&Arc<ServiceView>>) {
+        if let Some(old) = old
+            && new.is_none_or(|new| new.service().name() != old.service().name())
+        {
+            self.index.remove(old.service().name());
+        }
+        if let Some(new) = new {
+            let tools: Vec<_> = new.tools().iter().map(|offered| Arc::clone(&offered.tool)).collect();
+            self.index.put(new.service().name(), &new.service().spec.tags, &tools);
+        }
+    }
+
+    /// Watches new instances, and leaves those alone that are gone, switched off
+    /// or reached in another way than before.
+    async fn supervise(&self, old: Option<&Arc<ServiceView>>, new: Option<&Arc<ServiceView>>) {
+        use crate::health::Command;
+        let patience = self.config.sessions.close_timeout;
+        let before: Vec<(InstanceId, Endpoint)> = old.map(|view| probed(view)).unwrap_or_default();
+        let after: Vec<(InstanceId, Endpoint)> = new.map(|view| probed(view)).unwrap_or_default();
+        for (instance, endpoint) in &before {
+            match after.iter().find(|(id, _)| id == instance) {
+                None => {
+                    self.monitor.tell(Command::Unwatch(*instance)).await;
+                    self.sessions.retire(*instance, patience);
+                }
+                Some((_, now)) if now != endpoint => {
+                    self.sessions.retire(*instance, patience);
+                    self.monitor.tell(Command::Probe(*instance)).await;
+                }
+                Some(_) => {}
+            }
+        }
+        for (instance, _) in after {
+            if !before.iter().any(|(id, _)| *id == instance) {
+                self.monitor.tell(Command::Watch { instance, delay: std::time::Duration::ZERO }).await;
+            }
+        }
+    }
+
+    /// Takes an observation of an instance into account. The one way in, for
+    /// probes and for calls.
+    pub(crate) fn observe(&self, view: &ServiceView, instance: InstanceId, sequence: u64, observation: Observation) {
+        let Some((declared, seen)) = view.instance(instance) else { return };
+        let recorded = seen.cell.record(sequence, observation);
+        if let Some((from, to)) = recorded.transition
+            && to == crate::health::HealthState::Unhealthy
+            && from.is_up()
+            && matches!(declared.endpoint, Endpoint::Stdio(_))
+        {
+            // A process that no longer answers is of no use: the next probe starts another.
+            self.sessions.retire(instance, std::time::Duration::ZERO);
+        }
+        if recorded.visible {
+            self.publish_health(view, instance, recorded);
+        }
+    }
+
+    pub(crate) fn publish_health(&self, view: &ServiceView, instance: InstanceId, recorded: Recorded) {
+        let service = view.service();
+        let (_, next) = self.swap(None, &[Delta::Health { service: service.id, instance }]);
+        let Some((from, to)) = recorded.transition else { return };
+        let reason = recorded.health.reason.clone();
+        tracing::info!(service = %service.name(), %instance, from = from.as_str(), to = to.as_str(),
+            reason = %reason.message, "health changed");
+        self.recorder.record(Entry {
+            at: recorded.health.since,
+            service: Some(service.name().clone()),
+            instance: Some(instance),
+            what: What::Transition {
+                from: from.as_str().to_owned(),
+                to: to.as_str().to_owned(),
+                reason: reason.message.clone(),
+            },
+        });
+        let kind = EventKind::HealthChanged { instance, from, to, reason };
+        self.events.publish(next.revision(), service.name().clone(), kind);
+    }
+
+    /// Writes a sample of a probe into the journal.
+    pub(crate) fn sampled(&self, view: &ServiceView, instance: InstanceId, observation: &Observation) {
+        let failed = matches!(observation.outcome, ProbeOutcome::Fail { .. });
+        self.recorder.record(Entry {
+            at: clock::now(),
+            service: Some(view.service().name().clone()),
+            instance: Some(instance),
+            what: What::Sample {
+                outcome: observation.outcome.as_str().to_owned(),
+                response_time_ms: observation.response_time.map(|time| time.as_secs_f64() * 1000.0),
+                error: failed.then(|| observation.message.clone()),
+            },
+        });
+    }
+
+    /// Keeps what an instance publishes, if it is something else than before.
+    pub(crate) async fn defined(
+        &self,
+        service: &Service,
+        instance: InstanceId,
+        definitions: Definitions,
+    ) -> Result<()> {
+        let _committing = self.committing.lock().await;
+        let view = self.view();
+        let Some((_, seen)) = view.by_id(service.id).and_then(|view| view.instance(instance)) else { return Ok(()) };
+        if seen.definitions.as_ref().is_some_and(|known| known.same_as(&definitions)) {
+            return Ok(());
+        }
+        let definitions = Arc::new(definitions);
+        let service = service.id;
+        let batch = Batch {
+            preconditions: vec![Precondition::Exists(service)],
+            changes: vec![Change::PutDefinitions { service, instance, definitions: Arc::clone(&definitions) }],
+            entries: Vec::new(),
+        };
+        self.commit(&batch, vec![Delta::Definitions { service, instance, definitions }]).await?;
+        Ok(())
+    }
+
+    /// Commits a batch and shows it to readers. The caller holds `committing`.
+    pub(crate) async fn commit(&self, batch: &Batch, deltas: Vec<Delta>) -> Result<Revision> {
+        let revision = self.store.commit(batch).await?;
+        if revision == self.view.load().revision().next() {
+            self.publish(revision, &stamped(deltas, revision)).await;
+        } else {
+            self.catch_up().await?;
+        }
+        Ok(revision)
+    }
+
+    /// Reads what others have committed since the current view. The caller holds
+    /// `committing`.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let after = self.view.load().revision();
+        match self.store.changes(after).await? {
+            Changes::Tail(tail) => {
+                let mut tail = tail.into_iter().peekable();
+                while let Some((revision, change)) = tail.next() {
+                    let mut deltas = vec![delta(change)];
+                    while let Some((_, change)) = tail.next_if(|(next, _)| *next == revision) {
+                        deltas.push(delta(change));
+                    }
+                    self.publish(revision, &deltas).await;
+                }
+            }
+            Changes::Reload => {
+                let image = self.store.load().await?;
+                let deltas = self.replacing(&image);
+                self.publish(image.revision, &deltas).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the first view out of what the store holds. Nothing happened, so
+    /// there are no events.
+    pub(crate) fn restore(&self, image: &Image) {
+        let (_, view) = self.swap(Some(image.revision), &self.replacing(image));
+        for service in view.services() {
+            self.index_tools(None, Some(service));
+        }
+    }
+
+    /// The changes that turn the current view into `image`.
+    fn replacing(&self, image: &Image) -> Vec<Delta> {
+        let view = self.view();
+        let kept: std::collections::HashSet<_> = image.services.iter().map(|service| service.id).collect();
+        let gone = view.services().map(|view| view.service().id).filter(|id| !kept.contains(id)).map(Delta::Delete);
+        let mut deltas: Vec<Delta> = gone.collect();
+        for service in &image.services {
+            deltas.push(Delta::Put(Arc::clone(service)));
+            for instance in &service.spec.instances {
+                if let Some(definitions) = image.definitions.get(&instance.id) {
+                    let (service, instance) = (service.id, instance.id);
+                    deltas.push(Delta::Definitions { service, instance, definitions: Arc::clone(definitions) });
+                }
+            }
+        }
+        deltas
+    }
+
+    /// Follows what others commit to the store; runs until cancelled.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        loop {
+            let followed = match self.store.changed().await {
+                Ok(()) => {
+                    let _committing = self.committing.lock().await;
+                    self.catch_up().await
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = followed {
+                tracing::warn!(%error, "the store could not be followed");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn delta(change: Change) -> Delta {
+    match change {
+        Change::PutService(service) => Delta::Put(service),
+        Change::DeleteService { id, .. } => Delta::Delete(id),
+        Change::PutDefinitions { service, instance, definitions } => {
+            Delta::Definitions { service, instance, definitions }
+        }
+    }
+}
+
+/// The same changes, with the revision in every service.
+fn stamped(deltas: Vec<Delta>, revision: Revision) -> Vec<Delta> {
+    deltas
+        .into_iter()
+        .map(|delta| match delta {
+            Delta::Put(service) => Delta::Put(Arc::new(Service { revision, ..Service::clone(&service) })),
+            other => other,
+        })
+        .collect()
+}
+
+fn probed(view: &ServiceView) -> Vec<(InstanceId, Endpoint)> {
+    if !view.service().spec.admin_state.is_probed() {
+        return Vec::new();
+    }
+    let instances = view.instances().filter(|(instance, _)| instance.admin_state.is_probed());
+    instances.map(|(instance, _)| (instance.id, instance.endpoint.clone())).collect()
+}
+
+/// What changed between two lists of tools; `None` when no tool did.
+fn difference(instance: InstanceId, old: Option<&Definitions>, new: &Definitions) -> Option<EventKind> {
+    let names = |tools: &mut dyn Iterator<Item = &Arc<crate::model::Tool>>| -> Vec<String> {
+        tools.map(|tool| tool.name().to_string()).collect()
+    };
+    let before = |name: &str| old.and_then(|old| old.tool(name));
+    let added = names(&mut new.tools.iter().filter(|tool| before(tool.name().as_str()).is_none()));
+    let changed =
+        names(&mut new.tools.iter().filter(|t| before(t.name().as_str()).is_some_and(|old| old.hash() != t.hash())));
+    let gone = old.into_iter().flat_map(|old| &old.tools).filter(|tool| new.tool(tool.name().as_str()).is_none());
+    let removed = names(&mut gone.into_iter());
+    let any = !(added.is_empty() && changed.is_empty() && removed.is_empty());
+    any.then_some(EventKind::DefinitionsChanged { instance, added, removed, changed })
+}

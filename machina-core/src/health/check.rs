@@ -1,0 +1,167 @@
+//! Checks an instance through the session that calls use, and takes note of
+//! what sessions say of their own accord.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::monitor::Patient;
+use super::probe::{Observation, ProbeOutcome, Prober};
+use crate::config::StartPolicy;
+use crate::connect::{Notice, Session, Target};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::health::HealthState;
+use crate::model::{Endpoint, InstanceId};
+use crate::sessions::{Sessions, target};
+use crate::view::{InstanceView, ServiceView};
+
+/// How long a failed probe waits before it is confirmed on a new connection.
+const CONFIRM_AFTER: Duration = Duration::from_millis(250);
+
+/// A process that held for this long is started again at once when it ends.
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+
+/// The default prober: asks the instance itself.
+#[derive(Debug)]
+pub(crate) struct SessionProber {
+    pub(crate) sessions: Sessions,
+}
+
+#[async_trait]
+impl Prober for SessionProber {
+    async fn probe(&self, target: &Target, timeout: Duration) -> Observation {
+        let first = match self.attempt(target, timeout).await {
+            Ok(took) => return Observation::pass(took),
+            Err(error) => Observation::of_failed_probe(&error),
+        };
+        let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
+        if stdio || first.outcome != (ProbeOutcome::Fail { hard: false }) {
+            return first;
+        }
+        self.sessions.retire(target.instance.id, Duration::from_secs(600));
+        tokio::time::sleep(CONFIRM_AFTER).await;
+        match self.attempt(target, timeout).await {
+            Ok(took) => Observation::pass(took),
+            Err(error) => Observation::of_failed_probe(&error),
+        }
+    }
+}
+
+impl SessionProber {
+    /// Opening a session is as good as a probe: the handshake was answered.
+    async fn attempt(&self, target: &Target, timeout: Duration) -> Result<Duration> {
+        let started = Instant::now();
+        let opened = self.sessions.open(target).await?;
+        if opened.reused {
+            let answered = tokio::time::timeout(timeout, opened.session.probe(timeout)).await;
+            answered.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {timeout:?}"))))?;
+        }
+        Ok(started.elapsed())
+    }
+}
+
+#[async_trait]
+impl Patient for Core {
+    async fn check(&self, instance: InstanceId) -> Option<Duration> {
+        let view = self.view();
+        let service = view.owner(instance)?;
+        let (declared, seen) = service.instance(instance)?;
+        let index = service.instances().position(|(i, _)| i.id == instance)?;
+        if !service.service().spec.admin_state.is_probed() || !declared.admin_state.is_probed() {
+            return None;
+        }
+        let cell = &seen.cell;
+        if !self.may_rest(service, index, seen) {
+            if let Some(recorded) = cell.starting() {
+                self.publish_health(service, instance, recorded);
+            }
+            let target = target(service, index, seen, &self.config.sessions)?;
+            let sequence = cell.ticket();
+            let timeout = cell.parameters().timeout;
+            let mut observation = self.prober.probe(&target, timeout).await;
+            if is_pass(&observation) && cell.definitions_are_due(self.config.health.list_every) {
+                observation = self.list(service, seen, &target, observation).await;
+            }
+            self.sampled(service, instance, &observation);
+            self.observe(service, instance, sequence, observation);
+        }
+        Some(cell.probe_delay())
+    }
+
+    async fn notice(&self, instance: InstanceId, notice: Notice) {
+        let view = self.view();
+        let Some(service) = view.owner(instance) else { return };
+        let Some((_, seen)) = service.instance(instance) else { return };
+        match notice {
+            Notice::DefinitionsChanged => {
+                seen.cell.doubt_definitions();
+                self.monitor.hint(instance);
+            }
+            Notice::Closed(error) if error.context().hard => {
+                let observation = Observation::of_failed_probe(&error);
+                self.observe(service, instance, seen.cell.ticket(), observation);
+                if seen.cell.exited(RESTART_WINDOW) {
+                    self.monitor.hint(instance);
+                }
+            }
+            Notice::Closed(_) => self.monitor.hint(instance),
+        }
+    }
+}
+
+impl Core {
+    /// Whether the instance need not be probed now: it answered a call of late,
+    /// or it is a process that was stopped because no one needed it.
+    fn may_rest(&self, service: &ServiceView, index: usize, seen: &InstanceView) -> bool {
+        let Some((instance, _)) = service.instances().nth(index) else { return true };
+        let session = self.sessions.peek(instance.id);
+        let known = seen.definitions.is_some();
+        if session.is_none() && known && matches!(instance.endpoint, Endpoint::Stdio(_)) {
+            let state = seen.cell.health().state;
+            let lazy = self.config.sessions.start == StartPolicy::Lazy;
+            return state == HealthState::Healthy || (lazy && state == HealthState::Unknown);
+        }
+        session.is_some() && seen.cell.answered_within(self.config.health.passive_window) && !seen.cell.is_in_doubt()
+    }
+
+    /// Lists what the instance publishes. That it can do so is part of being
+    /// healthy.
+    async fn list(
+        &self,
+        service: &ServiceView,
+        seen: &InstanceView,
+        target: &Target,
+        observation: Observation,
+    ) -> Observation {
+        let Some(session) = self.sessions.peek(target.instance.id) else { return observation };
+        seen.cell.listing_definitions();
+        match self.definitions(&session, target).await {
+            Ok(definitions) => {
+                let id = target.instance.id;
+                if let Err(error) = self.defined(service.service(), id, definitions).await {
+                    tracing::warn!(service = %target.service, %error, "the definitions were not stored");
+                    seen.cell.doubt_definitions();
+                }
+                observation
+            }
+            Err(error) => {
+                seen.cell.doubt_definitions();
+                let failed = Observation::of_failed_probe(&error);
+                Observation { message: format!("tools/list: {}", failed.message), ..failed }
+            }
+        }
+    }
+
+    async fn definitions(&self, session: &Arc<dyn Session>, target: &Target) -> Result<crate::model::Definitions> {
+        let patience = target.timeout;
+        let listed = tokio::time::timeout(patience, session.definitions()).await;
+        listed.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {patience:?}"))))
+    }
+}
+
+fn is_pass(observation: &Observation) -> bool {
+    matches!(observation.outcome, ProbeOutcome::Pass | ProbeOutcome::Degraded)
+}

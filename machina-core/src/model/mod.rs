@@ -1,0 +1,20 @@
+//! The records: validated values that are parsed once and then trusted.
+
+mod definitions;
+mod endpoint;
+mod instance;
+mod name;
+mod policy;
+mod sensitive;
+mod service;
+mod tool;
+
+pub use definitions::{Definitions, RejectedTool};
+pub use endpoint::{Endpoint, HttpEndpoint, OpenApiEndpoint, StdioEndpoint, UrlEndpoint};
+pub use instance::{AdminState, Instance};
+pub use name::{InstanceId, Revision, ServiceId, ServiceName, Tag, ToolName};
+pub use policy::{BalancerKind, HealthPolicy, RoutingPolicy};
+pub(crate) use policy::{between, count};
+pub use sensitive::{Sensitive, SensitiveMap};
+pub use service::{AccessLevel, BuildPriority, BuildType, Origin, Service, ServiceSpec};
+pub use tool::{Tool, ToolCall, ToolHints, ToolResult};

@@ -1,0 +1,204 @@
+//! What a reader of a service gets: the declaration, and what is observed, as
+//! plain data. The same in REST, MCP, Python and Node.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::health::{Health, HealthState, Reason, Status};
+use crate::model::{InstanceId, Revision, ServiceId, ServiceName, Tool};
+use crate::view::{InstanceView, ServiceView};
+
+/// A service as a reader sees it. Secrets are masked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its identity.
+    pub id: ServiceId,
+    /// The declaration, field by field, with `enabled` and with the health and
+    /// the protocol version of each instance.
+    #[serde(flatten)]
+    pub declared: serde_json::Map<String, Value>,
+    /// The batch that last changed it.
+    pub revision: Revision,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Who last changed it.
+    pub updated_by: String,
+    /// Its status, in one word.
+    pub status: Status,
+    /// Its health: that of its best instance.
+    pub health: HealthReport,
+    /// How many tools it offers.
+    pub tool_count: usize,
+}
+
+/// The health of a service or an instance as a reader sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// The state.
+    pub state: HealthState,
+    /// Why.
+    pub reason: Reason,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it was last checked.
+    pub last_check: Option<Timestamp>,
+    /// How long the last successful probe took, in milliseconds.
+    pub response_time_ms: Option<f64>,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// The share of time it was up, in percent, since this process first knew.
+    pub uptime_percentage: Option<f64>,
+}
+
+/// The health of a service with that of each instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceHealth {
+    /// The service.
+    pub service: ServiceName,
+    /// Its status, in one word.
+    pub status: Status,
+    /// Its health: that of its best instance.
+    pub health: HealthReport,
+    /// Each instance.
+    pub instances: Vec<InstanceHealth>,
+}
+
+/// The health of one instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceHealth {
+    /// The instance.
+    pub id: InstanceId,
+    /// Where it runs.
+    pub location: String,
+    /// Its status, in one word.
+    pub status: Status,
+    /// Its health.
+    pub health: HealthReport,
+    /// The revision of MCP it speaks, where that is known.
+    pub protocol_version: Option<String>,
+    /// The process, for an instance that is one and is running.
+    pub process_id: Option<u32>,
+    /// What its process wrote to stderr of late.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub stderr_tail: String,
+}
+
+/// A tool as a reader sees it: its definition, word for word, and the service
+/// that offers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolReport {
+    /// The service that offers it.
+    pub service: ServiceName,
+    /// The hash of the definition.
+    pub hash: String,
+    /// How well it fits what was searched for; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub score: Option<f32>,
+    /// The definition as the server sent it: `name`, `description`, `inputSchema`, …
+    #[serde(flatten)]
+    pub definition: serde_json::Map<String, Value>,
+}
+
+impl ToolReport {
+    pub(crate) fn of(service: &ServiceName, tool: &Tool, score: Option<f32>) -> Self {
+        let definition = tool.definition().as_object().cloned().unwrap_or_default();
+        Self { service: service.clone(), hash: tool.hash().to_owned(), score, definition }
+    }
+}
+
+impl HealthReport {
+    fn of(seen: &InstanceView) -> Self {
+        let latest = seen.cell.health();
+        Self { uptime_percentage: seen.cell.uptime_percentage(), ..Self::plain(&latest) }
+    }
+
+    fn plain(health: &Health) -> Self {
+        Self {
+            state: health.state,
+            reason: health.reason.clone(),
+            since: health.since,
+            last_check: health.last_check,
+            response_time_ms: health.response_time_ms,
+            consecutive_failures: health.consecutive_failures,
+            uptime_percentage: None,
+        }
+    }
+
+    /// The health of the best instance; unknown where there is none.
+    fn of_service(view: &ServiceView) -> Self {
+        let rank = |seen: &&InstanceView| match seen.health.state {
+            HealthState::Healthy => 0,
+            HealthState::Suspect => 1,
+            HealthState::Recovering => 2,
+            HealthState::Starting => 3,
+            HealthState::Unknown => 4,
+            HealthState::Unhealthy => 5,
+        };
+        let best = view.instances().map(|(_, seen)| seen).min_by_key(rank);
+        best.map_or_else(|| Self::plain(&Health::unknown(view.service().created_at)), Self::of)
+    }
+}
+
+impl From<&ServiceView> for ServiceReport {
+    fn from(view: &ServiceView) -> Self {
+        let service = view.service();
+        let spec = &service.spec;
+        let mut declared = match serde_json::to_value(spec) {
+            Ok(Value::Object(declared)) => declared,
+            _ => serde_json::Map::new(),
+        };
+        declared.insert("enabled".to_owned(), spec.admin_state.admits_calls().into());
+        let instances = declared.get_mut("instances").and_then(Value::as_array_mut).into_iter().flatten();
+        for (instance, (_, seen)) in instances.zip(view.instances()) {
+            if let Some(instance) = instance.as_object_mut() {
+                let health = serde_json::to_value(HealthReport::of(seen)).unwrap_or_default();
+                instance.insert("health".to_owned(), health);
+                if let Some(definitions) = &seen.definitions {
+                    instance.insert("protocol_version".to_owned(), definitions.protocol_version.clone().into());
+                }
+            }
+        }
+        Self {
+            id: service.id,
+            declared,
+            revision: service.revision,
+            created_at: service.created_at,
+            updated_at: service.updated_at,
+            updated_by: service.updated_by.clone(),
+            status: view.status(),
+            health: HealthReport::of_service(view),
+            tool_count: view.tools().len(),
+        }
+    }
+}
+
+impl ServiceReport {
+    /// The name of the service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.declared.get("name").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl From<&ServiceView> for ServiceHealth {
+    fn from(view: &ServiceView) -> Self {
+        let instances = view.instances().map(|(instance, seen)| InstanceHealth {
+            id: instance.id,
+            location: instance.endpoint.location(),
+            status: seen.status,
+            health: HealthReport::of(seen),
+            protocol_version: seen.definitions.as_ref().map(|d| d.protocol_version.clone()),
+            process_id: None,
+            stderr_tail: String::new(),
+        });
+        Self {
+            service: view.service().name().clone(),
+            status: view.status(),
+            health: HealthReport::of_service(view),
+            instances: instances.collect(),
+        }
+    }
+}

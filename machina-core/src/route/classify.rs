@@ -1,0 +1,112 @@
+//! What may be repeated: the heart of routing. Pure.
+//!
+//! The rule in one sentence: a call that may have been executed is repeated only
+//! if the operator trusts that repeating it is harmless, or the caller said so.
+
+use crate::error::{Error, ErrorKind, Phase};
+
+/// How an attempt failed, as far as repeating it is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// How far the attempt had come.
+    pub phase: Phase,
+    /// The instance wants credentials (401 or 403).
+    pub wants_credentials: bool,
+    /// The session was open before the call came, so it may merely be stale.
+    pub stale_session: bool,
+}
+
+impl Failure {
+    /// How this error counts. Without a phase, nothing is assumed: the call may
+    /// have been executed.
+    #[must_use]
+    pub fn of(error: &Error, progressed: bool, stale_session: bool) -> Self {
+        let phase = error.context().phase.unwrap_or(Phase::MaybeExecuted);
+        let progressed = progressed && phase == Phase::MaybeExecuted;
+        Self {
+            kind: error.kind(),
+            phase: if progressed { Phase::Committed } else { phase },
+            wants_credentials: matches!(error.context().upstream_status, Some(401 | 403)),
+            stale_session,
+        }
+    }
+}
+
+/// What to do after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Try an instance that was not tried yet.
+    NextInstance,
+    /// Try the same instance once more, on a new session.
+    NewSession,
+    /// Tell the caller.
+    Fail,
+}
+
+/// What to do after a failed attempt. `safe` says whether repeating the call is
+/// known to be harmless. Limits (attempts, deadline) are the caller's.
+#[must_use]
+pub fn decide(failure: Failure, safe: bool) -> Decision {
+    if failure.wants_credentials {
+        return Decision::Fail;
+    }
+    match failure.phase {
+        Phase::NotSent if matches!(failure.kind, ErrorKind::Internal) => Decision::Fail,
+        Phase::NotSent if failure.stale_session => Decision::NewSession,
+        Phase::NotSent => Decision::NextInstance,
+        Phase::Refused if failure.kind == ErrorKind::Overloaded => Decision::NextInstance,
+        Phase::Refused if failure.stale_session => Decision::NewSession,
+        Phase::Refused => Decision::NextInstance,
+        Phase::MaybeExecuted | Phase::Committed if safe => Decision::NextInstance,
+        Phase::MaybeExecuted | Phase::Committed | Phase::Answered => Decision::Fail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(phase: Phase) -> Failure {
+        Failure { kind: ErrorKind::Lost, phase, wants_credentials: false, stale_session: false }
+    }
+
+    #[test]
+    fn the_repeat_table() {
+        use Decision::{Fail, NewSession, NextInstance};
+        let stale = |phase| Failure { stale_session: true, ..failure(phase) };
+        let overloaded = Failure { kind: ErrorKind::Overloaded, ..stale(Phase::Refused) };
+        let unauthorised = Failure { wants_credentials: true, ..failure(Phase::Refused) };
+        let rows = [
+            // failure, any tool, safe to repeat
+            (failure(Phase::NotSent), NextInstance, NextInstance),
+            (stale(Phase::NotSent), NewSession, NewSession),
+            (failure(Phase::MaybeExecuted), Fail, NextInstance),
+            (stale(Phase::MaybeExecuted), Fail, NextInstance),
+            (failure(Phase::Refused), NextInstance, NextInstance),
+            (stale(Phase::Refused), NewSession, NewSession),
+            (overloaded, NextInstance, NextInstance),
+            (failure(Phase::Answered), Fail, Fail),
+            (failure(Phase::Committed), Fail, NextInstance),
+            (unauthorised, Fail, Fail),
+        ];
+        for (failure, any, safe) in rows {
+            assert_eq!(decide(failure, false), any, "{failure:?}");
+            assert_eq!(decide(failure, true), safe, "{failure:?}, safe");
+        }
+    }
+
+    #[test]
+    fn nothing_is_assumed_of_an_error_without_a_phase() {
+        assert_eq!(Failure::of(&Error::lost("x"), false, false).phase, Phase::MaybeExecuted);
+    }
+
+    #[test]
+    fn progress_that_was_forwarded_commits() {
+        let lost = Error::lost("x").at(Phase::MaybeExecuted);
+        assert_eq!(Failure::of(&lost, true, false).phase, Phase::Committed);
+        let refused = Error::overloaded("x").at(Phase::Refused);
+        assert_eq!(Failure::of(&refused, true, false).phase, Phase::Refused);
+    }
+}

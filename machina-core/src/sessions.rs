@@ -1,0 +1,306 @@
+//! One shared session per instance: opened once however many callers wait for
+//! it, closed when idle, closed when the instance is gone.
+//!
+//! Opening runs in a task of its own, so a caller that gives up does not undo
+//! it for the others. The number of child processes that start at once is
+//! bounded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::config::SessionsConfig;
+use crate::connect::{Connector, Era, Notice, Session, Target};
+use crate::error::{Error, Result};
+use crate::model::{Endpoint, InstanceId};
+use crate::tasks::Tasks;
+use crate::view::{InstanceView, ServiceView};
+
+/// How often a session that is to be closed is looked at for calls in flight.
+const BUSY_POLL: Duration = Duration::from_millis(50);
+
+type Opening = watch::Receiver<Option<Result<Arc<dyn Session>>>>;
+
+#[derive(Debug)]
+enum Slot {
+    Opening(Opening),
+    Open { session: Arc<dyn Session>, used: Instant, stdio: bool },
+}
+
+/// A session, and whether it was open before it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    pub(crate) session: Arc<dyn Session>,
+    pub(crate) reused: bool,
+}
+
+/// The sessions of one registry.
+#[derive(Debug, Clone)]
+pub(crate) struct Sessions {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    connectors: Vec<Arc<dyn Connector>>,
+    slots: Mutex<Slots>,
+    starts: Semaphore,
+    notices: mpsc::Sender<(InstanceId, Notice)>,
+    tasks: Tasks,
+    config: SessionsConfig,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_instance: HashMap<InstanceId, Slot>,
+    closed: bool,
+}
+
+/// What a connector needs to know to reach the instance at `index`.
+pub(crate) fn target(view: &ServiceView, index: usize, seen: &InstanceView, config: &SessionsConfig) -> Option<Target> {
+    let service = view.service();
+    let instance = service.spec.instances.get(index)?;
+    let stdio = matches!(instance.endpoint, Endpoint::Stdio(_));
+    let known = seen.definitions.as_ref();
+    let timeout = match (stdio, known.is_some()) {
+        (true, false) => seen.cell.parameters().startup_grace.max(config.start_timeout),
+        (true, true) => config.start_timeout,
+        (false, _) => config.connect_timeout,
+    };
+    Some(Target {
+        service: service.name().clone(),
+        instance: instance.clone(),
+        env: service.spec.env.clone(),
+        era: known.map(|definitions| Era::of(&definitions.protocol_version)),
+        timeout,
+    })
+}
+
+impl Sessions {
+    /// Sessions that report what happens to them on `notices`.
+    pub(crate) fn new(
+        connectors: Vec<Arc<dyn Connector>>,
+        config: SessionsConfig,
+        notices: mpsc::Sender<(InstanceId, Notice)>,
+        tasks: Tasks,
+    ) -> Self {
+        let starts = Semaphore::new(config.starts_max as usize);
+        Self { inner: Arc::new(Inner { connectors, slots: Mutex::default(), starts, notices, tasks, config }) }
+    }
+
+    /// The session with the target's instance, opened if there is none.
+    ///
+    /// # Errors
+    /// Whatever [`Connector::connect`] says; [`Unsupported`](crate::ErrorKind::Unsupported)
+    /// when no connector handles the endpoint; [`Unavailable`](crate::ErrorKind::Unavailable)
+    /// when the registry is closing.
+    pub(crate) async fn open(&self, target: &Target) -> Result<Opened> {
+        let mut opening = match self.inner.find_or_begin(target)? {
+            Found::Open(session) => return Ok(Opened { session, reused: true }),
+            Found::Opening(opening) => opening,
+        };
+        let opened = opening.wait_for(Option::is_some).await;
+        let opened = opened.map_err(|_| closing())?.clone().unwrap_or_else(|| Err(closing()));
+        opened.map(|session| Opened { session, reused: false })
+    }
+
+    /// The session that is open now, without counting as use.
+    pub(crate) fn peek(&self, instance: InstanceId) -> Option<Arc<dyn Session>> {
+        match self.inner.slots().by_instance.get(&instance) {
+            Some(Slot::Open { session, .. }) if !session.is_closed() => Some(Arc::clone(session)),
+            _ => None,
+        }
+    }
+
+    /// Takes the session of an instance out of use, without waiting: it is
+    /// closed when its calls have ended, at the latest after `patience`.
+    pub(crate) fn retire(&self, instance: InstanceId, patience: Duration) {
+        let slot = self.inner.slots().by_instance.remove(&instance);
+        let Some(Slot::Open { session, .. }) = slot else { return };
+        let until = Instant::now() + patience;
+        self.inner.tasks.spawn("close session", async move {
+            while is_busy(&session) && Instant::now() < until {
+                tokio::time::sleep(BUSY_POLL).await;
+            }
+            session.close().await;
+        });
+    }
+
+    /// Closes child processes that were not used for a while; runs until
+    /// cancelled.
+    pub(crate) async fn close_idle(&self) {
+        let idle = self.inner.config.idle_timeout;
+        let pause = (idle / 4).clamp(Duration::from_millis(250), Duration::from_secs(60));
+        loop {
+            tokio::time::sleep(pause).await;
+            for instance in self.inner.idle_for(idle) {
+                tracing::debug!(%instance, "stopping an idle child process");
+                self.retire(instance, Duration::ZERO);
+            }
+        }
+    }
+
+    /// Closes every session, and returns when nothing of them is left or the
+    /// configured time has passed. None can be opened afterwards.
+    pub(crate) async fn close(&self) {
+        let slots = {
+            let mut slots = self.inner.slots();
+            slots.closed = true;
+            std::mem::take(&mut slots.by_instance)
+        };
+        let mut closing = tokio::task::JoinSet::new();
+        for slot in slots.into_values() {
+            if let Slot::Open { session, .. } = slot {
+                closing.spawn(async move { session.close().await });
+            }
+        }
+        let patience = self.inner.config.close_timeout;
+        if tokio::time::timeout(patience, closing.join_all()).await.is_err() {
+            tracing::warn!(?patience, "some sessions did not close in time and were dropped");
+        }
+    }
+}
+
+enum Found {
+    Open(Arc<dyn Session>),
+    Opening(Opening),
+}
+
+impl Inner {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find_or_begin(self: &Arc<Self>, target: &Target) -> Result<Found> {
+        let id = target.instance.id;
+        let mut slots = self.slots();
+        if slots.closed {
+            return Err(closing());
+        }
+        match slots.by_instance.get_mut(&id) {
+            Some(Slot::Open { session, used, .. }) if !session.is_closed() => {
+                *used = Instant::now();
+                return Ok(Found::Open(Arc::clone(session)));
+            }
+            Some(Slot::Opening(opening)) => return Ok(Found::Opening(opening.clone())),
+            Some(Slot::Open { .. }) | None => {}
+        }
+        let endpoint = &target.instance.endpoint;
+        let connector = self.connectors.iter().find(|connector| connector.handles(endpoint)).cloned();
+        let connector = connector.ok_or_else(|| {
+            Error::unsupported(format!("this build has no connector for `{}` endpoints", endpoint.kind()))
+        })?;
+        let (sender, opening) = watch::channel(None);
+        slots.by_instance.insert(id, Slot::Opening(opening.clone()));
+        let (inner, target, receiver) = (Arc::clone(self), target.clone(), opening.clone());
+        self.tasks.spawn("open session", async move {
+            let opened = inner.connect(&*connector, &target).await;
+            let opened = inner.settle(&target, &receiver, opened).await;
+            sender.send_replace(Some(opened));
+        });
+        Ok(Found::Opening(opening))
+    }
+
+    async fn connect(&self, connector: &dyn Connector, target: &Target) -> Result<Arc<dyn Session>> {
+        let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
+        let _permit = match stdio {
+            true => Some(self.starts.acquire().await.map_err(|_| closing())?),
+            false => None,
+        };
+        tokio::time::timeout(target.timeout, connector.connect(target)).await.unwrap_or_else(|_| {
+            let what = if stdio { "the process did not answer" } else { "no connection was made" };
+            Err(Error::unreachable(format!("{what} within {:?}", target.timeout)))
+        })
+    }
+
+    /// Puts what came of opening into the slot; a session whose slot is gone is
+    /// closed again.
+    async fn settle(
+        self: &Arc<Self>,
+        target: &Target,
+        opening: &Opening,
+        opened: Result<Arc<dyn Session>>,
+    ) -> Result<Arc<dyn Session>> {
+        let id = target.instance.id;
+        let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
+        let kept = {
+            let mut slots = self.slots();
+            let ours = matches!(slots.by_instance.get(&id), Some(Slot::Opening(o)) if o.same_channel(opening));
+            match &opened {
+                Ok(session) if ours => {
+                    let slot = Slot::Open { session: Arc::clone(session), used: Instant::now(), stdio };
+                    slots.by_instance.insert(id, slot);
+                }
+                _ if ours => drop(slots.by_instance.remove(&id)),
+                _ => {}
+            }
+            ours
+        };
+        match (opened, kept) {
+            (Ok(session), true) => {
+                self.watch(id, Arc::clone(&session));
+                Ok(session)
+            }
+            (Ok(session), false) => {
+                session.close().await;
+                Err(closing())
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Passes the notices of a session on until it is over.
+    fn watch(self: &Arc<Self>, id: InstanceId, session: Arc<dyn Session>) {
+        let inner = Arc::clone(self);
+        self.tasks.spawn("watch session", async move {
+            loop {
+                let notice = session.notice().await;
+                let over = matches!(notice, Notice::Closed(_));
+                let ours = if over { inner.forget(id, &session) } else { true };
+                if ours && inner.notices.send((id, notice)).await.is_err() {
+                    return;
+                }
+                if over {
+                    session.close().await;
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Empties the slot of a session that is over; `false` when it was already
+    /// discarded, so that its end is no news.
+    fn forget(&self, id: InstanceId, session: &Arc<dyn Session>) -> bool {
+        let mut slots = self.slots();
+        let ours = matches!(slots.by_instance.get(&id), Some(Slot::Open { session: s, .. }) if Arc::ptr_eq(s, session));
+        if ours {
+            slots.by_instance.remove(&id);
+        }
+        ours
+    }
+
+    fn idle_for(&self, idle: Duration) -> Vec<InstanceId> {
+        let now = Instant::now();
+        let slots = self.slots();
+        let idle = slots.by_instance.iter().filter_map(|(id, slot)| match slot {
+            Slot::Open { used, stdio: true, session } => {
+                (!is_busy(session) && now.saturating_duration_since(*used) >= idle).then_some(*id)
+            }
+            _ => None,
+        });
+        idle.collect()
+    }
+}
+
+/// Whether someone waits for an answer: callers hold the session meanwhile,
+/// beside its slot (or the task that retires it) and its watcher.
+fn is_busy(session: &Arc<dyn Session>) -> bool {
+    Arc::strong_count(session) > 2
+}
+
+fn closing() -> Error {
+    Error::unavailable("the session was closed because the registry or the instance is going away")
+}

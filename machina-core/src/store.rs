@@ -1,0 +1,309 @@
+//! What a durable store must do. A store keeps what operators declared and what
+//! instances were last seen to publish, a journal of what happened, and leases.
+//! It refuses to interpret any of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::model::{Definitions, InstanceId, Revision, Service, ServiceId, ServiceName};
+
+/// One change of a [`Batch`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The service is now this. Its `revision` is set by the store.
+    PutService(Arc<Service>),
+    /// The service, its instances and their definitions are gone.
+    DeleteService {
+        /// The service.
+        id: ServiceId,
+        /// Its name.
+        name: ServiceName,
+    },
+    /// An instance was seen to publish this.
+    PutDefinitions {
+        /// The service the instance belongs to.
+        service: ServiceId,
+        /// The instance.
+        instance: InstanceId,
+        /// What it publishes.
+        definitions: Arc<Definitions>,
+    },
+}
+
+/// What must be true for a batch to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// No service has this name.
+    Absent(ServiceName),
+    /// The service exists and was last changed by this revision.
+    AtRevision(ServiceId, Revision),
+    /// The service exists.
+    Exists(ServiceId),
+}
+
+/// Changes that are committed together or not at all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// What must be true.
+    pub preconditions: Vec<Precondition>,
+    /// What changes, in this order.
+    pub changes: Vec<Change>,
+    /// Journal entries that are written in the same transaction (audit).
+    pub entries: Vec<Entry>,
+}
+
+/// Everything a store holds, at one revision.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Image {
+    /// The revision it stands at.
+    pub revision: Revision,
+    /// Every service, secrets in place.
+    pub services: Vec<Arc<Service>>,
+    /// What each instance was last seen to publish.
+    pub definitions: BTreeMap<InstanceId, Arc<Definitions>>,
+}
+
+/// What happened after a revision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Changes {
+    /// These changes, in order, each with the revision of its batch.
+    Tail(Vec<(Revision, Change)>),
+    /// The store does not remember that far back: [`Store::load`] again.
+    Reload,
+}
+
+/// Keeps what was declared.
+///
+/// # Behaviour
+/// Each point is a test in `machina_core::testing`:
+/// * `load_of_an_empty_store`: an empty image at revision zero.
+/// * `commit_then_load`: what was committed is loaded, secrets and key order included.
+/// * `revisions_are_consecutive`: each commit takes the next revision.
+/// * `commit_is_all_or_nothing`: a failed precondition leaves everything as it was.
+/// * `create_only`: [`Precondition::Absent`] of an existing name is a conflict.
+/// * `stale_revision_is_a_conflict`: likewise [`Precondition::AtRevision`] of an older one.
+/// * `names_are_unique`: two services of one name are a conflict, also within a batch.
+/// * `rename_keeps_the_identity`: a service can change its name.
+/// * `delete_removes_definitions`: nothing of a deleted service remains.
+/// * `removed_instance_loses_its_definitions`: nor of an instance that is no longer declared.
+/// * `definitions_need_their_instance`: those of an undeclared instance are a conflict.
+/// * `instance_ids_are_unique`: two services with one instance id are a conflict.
+/// * `changes_after_a_revision`: the tail is complete and in order.
+/// * `changes_too_old`: a revision from before the oldest remembered one means reload.
+/// * `concurrent_commits`: of two writers with one precondition, one wins.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Everything, and the revision it stands at.
+    async fn load(&self) -> Result<Image>;
+
+    /// Commits `batch` and returns its revision, which is also the revision of
+    /// every service in it.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) when a precondition fails;
+    /// nothing has changed then.
+    async fn commit(&self, batch: &Batch) -> Result<Revision>;
+
+    /// What was committed after `after`, in order.
+    async fn changes(&self, after: Revision) -> Result<Changes>;
+
+    /// Waits until something may have been committed by someone else. A hint:
+    /// it may come for nothing, and it may never come.
+    async fn changed(&self) -> Result<()>;
+
+    /// Releases what the store holds. Later calls may fail.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// One thing that happened. Entries are only ever appended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// The service concerned, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// The instance concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a journal [`Entry`] records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum What {
+    /// The health of an instance changed.
+    Transition {
+        /// The state before.
+        from: String,
+        /// The state now.
+        to: String,
+        /// Why.
+        reason: String,
+    },
+    /// One probe of an instance.
+    Sample {
+        /// `pass`, `degraded`, `auth_required`, `fail` or `inconclusive`.
+        outcome: String,
+        /// How long the probe took, in milliseconds.
+        response_time_ms: Option<f64>,
+        /// What went wrong.
+        error: Option<String>,
+    },
+    /// One call of a tool.
+    Call {
+        /// The tool.
+        tool: String,
+        /// Who called.
+        principal: String,
+        /// How long it took in all, in milliseconds.
+        duration_ms: f64,
+        /// How many attempts it took.
+        attempts: u32,
+        /// Whether an answer came that was no error.
+        success: bool,
+        /// The code of the error, where there was one.
+        error: Option<String>,
+    },
+    /// Someone changed something.
+    Audit {
+        /// Who.
+        principal: String,
+        /// `register`, `update`, `deregister`, …
+        action: String,
+        /// What about it, without any secret.
+        detail: Value,
+    },
+}
+
+impl What {
+    /// The name of the variant, as in JSON.
+    #[must_use]
+    pub const fn kind(&self) -> EntryKind {
+        match self {
+            Self::Transition { .. } => EntryKind::Transition,
+            Self::Sample { .. } => EntryKind::Sample,
+            Self::Call { .. } => EntryKind::Call,
+            Self::Audit { .. } => EntryKind::Audit,
+        }
+    }
+}
+
+/// The kinds of journal entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// See [`What::Transition`].
+    Transition,
+    /// See [`What::Sample`].
+    Sample,
+    /// See [`What::Call`].
+    Call,
+    /// See [`What::Audit`].
+    Audit,
+}
+
+impl EntryKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Transition, Self::Sample, Self::Call, Self::Audit];
+}
+
+/// Which entries to read: newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalQuery {
+    /// Of this kind.
+    pub kind: EntryKind,
+    /// Only about this service.
+    pub service: Option<ServiceName>,
+    /// Only about this instance.
+    pub instance: Option<InstanceId>,
+    /// Only at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only before the entry with this cursor.
+    pub before: Option<i64>,
+    /// At most this many; a store may return fewer than there are.
+    pub limit: u32,
+}
+
+impl JournalQuery {
+    /// The newest 100 entries of this kind.
+    #[must_use]
+    pub const fn of(kind: EntryKind) -> Self {
+        Self { kind, service: None, instance: None, since: None, before: None, limit: 100 }
+    }
+}
+
+/// Some entries, newest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JournalPage {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The cursor to continue with, where there are more.
+    pub next: Option<i64>,
+}
+
+/// How long entries are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Entries before this time go.
+    pub before: Timestamp,
+    /// Of the rest, at most this many of each instance (or, for audit and calls, in all) stay.
+    pub count_max: u64,
+}
+
+/// Remembers what happened.
+///
+/// # Behaviour
+/// * `journal_reads_newest_first`: pages are complete, in order, without repetition.
+/// * `journal_filters`: by kind, service, instance and time.
+/// * `journal_trims`: by age and by number, one kind at a time.
+/// * `audit_is_in_the_batch`: entries of a [`Batch`] are there exactly if it was committed.
+#[async_trait]
+pub trait Journal: fmt::Debug + Send + Sync + 'static {
+    /// Appends entries, in order.
+    async fn append(&self, entries: &[Entry]) -> Result<()>;
+
+    /// Reads entries.
+    async fn read(&self, query: &JournalQuery) -> Result<JournalPage>;
+
+    /// Removes the entries of one kind that are too old or too many; returns
+    /// how many went.
+    async fn trim(&self, kind: EntryKind, retention: Retention) -> Result<u64>;
+}
+
+/// Where a registry keeps things: a store and a journal, often two faces of one.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Keeps what was declared.
+    pub store: Arc<dyn Store>,
+    /// Remembers what happened.
+    pub journal: Arc<dyn Journal>,
+}
+
+impl Backend {
+    /// A back-end that is store and journal in one.
+    pub fn of<T: Store + Journal>(both: T) -> Self {
+        let both = Arc::new(both);
+        Self { store: both.clone(), journal: both }
+    }
+}
+
+impl AsRef<Self> for Backend {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}

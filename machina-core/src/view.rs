@@ -1,0 +1,322 @@
+//! The immutable snapshot that every read sees: what was declared, joined with
+//! what is observed. [`View::next`] is the only place where one is made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::catalog::Catalog;
+use crate::cell::Cell;
+use crate::config::HealthConfig;
+use crate::error::Result;
+use crate::health::{Health, HealthState, ReasonCode, Status};
+use crate::model::{AdminState, Definitions, Endpoint, Instance, InstanceId, Revision, Service, ServiceId, Tool};
+use crate::query::{Page, Query};
+
+/// A service with everything known about it.
+#[derive(Debug, Clone)]
+pub struct ServiceView {
+    service: Arc<Service>,
+    observed: Vec<InstanceView>,
+    tools: Arc<Tools>,
+    status: Status,
+    /// Lower-case words that a text filter looks through.
+    haystack: Arc<str>,
+}
+
+/// What is known about one instance.
+#[derive(Debug, Clone)]
+pub struct InstanceView {
+    /// Its health.
+    pub health: Arc<Health>,
+    /// What it was last seen to publish.
+    pub definitions: Option<Arc<Definitions>>,
+    /// Its status, in one word.
+    pub status: Status,
+    pub(crate) cell: Arc<Cell>,
+}
+
+/// The tools of a service: the union over its instances.
+#[derive(Debug, Default)]
+struct Tools {
+    list: Vec<OfferedTool>,
+    by_name: HashMap<String, usize>,
+    /// Instances (by bit) whose definitions are known.
+    known: u64,
+}
+
+/// A tool, and which instances offer it.
+#[derive(Debug, Clone)]
+pub struct OfferedTool {
+    /// The tool, as the first instance that offers it publishes it.
+    pub tool: Arc<Tool>,
+    offered_by: u64,
+}
+
+/// A change from one view to the next.
+#[derive(Debug, Clone)]
+pub(crate) enum Delta {
+    Put(Arc<Service>),
+    Delete(ServiceId),
+    Definitions {
+        service: ServiceId,
+        instance: InstanceId,
+        definitions: Arc<Definitions>,
+    },
+    /// The health of an instance, as its cell has it now.
+    Health {
+        service: ServiceId,
+        instance: InstanceId,
+    },
+}
+
+/// The whole registry at one moment. Cheap to keep, never changes.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    revision: Revision,
+    catalog: Catalog,
+}
+
+impl View {
+    /// The view after `changes`, standing at `revision`. Everything that did not
+    /// change is shared with this one.
+    pub(crate) fn next(&self, revision: Revision, changes: &[Delta], health: &HealthConfig) -> Self {
+        let mut catalog = self.catalog.clone();
+        for change in changes {
+            match change {
+                Delta::Delete(id) => catalog.remove(*id),
+                Delta::Put(service) => {
+                    let before = catalog.by_id(service.id).cloned();
+                    catalog.insert(Arc::new(ServiceView::declared(Arc::clone(service), before.as_deref(), health)));
+                }
+                Delta::Definitions { service, instance, definitions } => {
+                    catalog.change(*service, |view| view.define(*instance, definitions));
+                }
+                Delta::Health { service, instance } => catalog.change(*service, |view| view.refresh(*instance)),
+            }
+        }
+        Self { revision, catalog }
+    }
+
+    /// The revision that the view stands at.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<ServiceView>> {
+        self.catalog.by_name(name)
+    }
+
+    /// The service with this identity.
+    #[must_use]
+    pub fn by_id(&self, id: ServiceId) -> Option<&Arc<ServiceView>> {
+        self.catalog.by_id(id)
+    }
+
+    /// The service that an instance belongs to.
+    #[must_use]
+    pub fn owner(&self, instance: InstanceId) -> Option<&Arc<ServiceView>> {
+        self.catalog.owner(instance)
+    }
+
+    /// How many services there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.catalog.len()
+    }
+
+    /// Whether there are no services.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.catalog.len() == 0
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceView>> {
+        self.catalog.iter()
+    }
+
+    /// One page of the services that `query` asks for.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a limit out of range or a
+    /// cursor of another query.
+    pub fn find(&self, query: &Query) -> Result<Page<Arc<ServiceView>>> {
+        let (items, next_cursor) = self.catalog.find(query)?;
+        Ok(Page { items, next_cursor, revision: self.revision })
+    }
+}
+
+impl ServiceView {
+    fn declared(service: Arc<Service>, before: Option<&Self>, health: &HealthConfig) -> Self {
+        let policy = &service.spec.health_policy;
+        let observed = service.spec.instances.iter().map(|instance| {
+            let parameters = health.parameters(policy, matches!(instance.endpoint, Endpoint::Stdio(_)));
+            let Some((old, seen)) = before.and_then(|before| before.instance(instance.id)) else {
+                return InstanceView::of(Arc::new(Cell::new(parameters)), None);
+            };
+            if old.endpoint == instance.endpoint {
+                seen.cell.set_parameters(parameters);
+            } else {
+                seen.cell.reset(parameters);
+            }
+            InstanceView::of(Arc::clone(&seen.cell), seen.definitions.clone())
+        });
+        let haystack = haystack(&service).into();
+        let mut view =
+            Self { observed: observed.collect(), service, tools: Arc::default(), status: Status::Unknown, haystack };
+        view.collect_tools();
+        view.judge();
+        view
+    }
+
+    fn define(&mut self, instance: InstanceId, definitions: &Arc<Definitions>) {
+        if let Some(index) = self.position(instance) {
+            self.observed[index].definitions = Some(Arc::clone(definitions));
+            self.collect_tools();
+        }
+    }
+
+    fn refresh(&mut self, instance: InstanceId) {
+        if let Some(index) = self.position(instance) {
+            self.observed[index].health = self.observed[index].cell.health();
+            self.judge();
+        }
+    }
+
+    fn position(&self, id: InstanceId) -> Option<usize> {
+        self.service.spec.instances.iter().position(|instance| instance.id == id)
+    }
+
+    fn collect_tools(&mut self) {
+        let mut tools = Tools::default();
+        for (index, seen) in self.observed.iter().enumerate() {
+            let Some(definitions) = &seen.definitions else { continue };
+            tools.known |= 1 << index;
+            for tool in &definitions.tools {
+                let place = *tools.by_name.entry(tool.name().to_string()).or_insert(tools.list.len());
+                if place == tools.list.len() {
+                    tools.list.push(OfferedTool { tool: Arc::clone(tool), offered_by: 0 });
+                }
+                tools.list[place].offered_by |= 1 << index;
+            }
+        }
+        self.tools = Arc::new(tools);
+    }
+
+    fn judge(&mut self) {
+        let service = &self.service;
+        for (instance, seen) in service.spec.instances.iter().zip(&mut self.observed) {
+            seen.status = status_of(instance.admin_state, &seen.health);
+        }
+        self.status = match service.spec.admin_state {
+            AdminState::Enabled => together(self.observed.iter().map(|seen| seen.status)),
+            AdminState::Maintenance => Status::Maintenance,
+            AdminState::Draining | AdminState::Disabled | AdminState::Quarantined => Status::Disabled,
+        };
+    }
+
+    /// The service as it was declared.
+    #[must_use]
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Its status, in one word.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Its instances, each with what is known about it.
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = (&Instance, &InstanceView)> {
+        self.service.spec.instances.iter().zip(&self.observed)
+    }
+
+    /// One instance with what is known about it.
+    #[must_use]
+    pub fn instance(&self, id: InstanceId) -> Option<(&Instance, &InstanceView)> {
+        let index = self.position(id)?;
+        Some((&self.service.spec.instances[index], &self.observed[index]))
+    }
+
+    /// Its tools: the union over its instances, in the order of the first.
+    #[must_use]
+    pub fn tools(&self) -> &[OfferedTool] {
+        &self.tools.list
+    }
+
+    /// The tool of this name.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<&OfferedTool> {
+        self.tools.by_name.get(name).map(|index| &self.tools.list[*index])
+    }
+
+    /// Whether it is known, for at least one instance, what it publishes.
+    #[must_use]
+    pub fn has_definitions(&self) -> bool {
+        self.tools.known != 0
+    }
+
+    /// Whether the instance at `index` offers `tool`; `true` while it is not known.
+    pub(crate) fn may_offer(&self, index: usize, tool: &str) -> bool {
+        let bit = 1 << index;
+        self.tools.known & bit == 0 || self.tool(tool).is_some_and(|tool| tool.offered_by & bit != 0)
+    }
+
+    pub(crate) fn contains_words(&self, text: &str) -> bool {
+        text.to_lowercase().split_whitespace().all(|word| self.haystack.contains(word))
+    }
+}
+
+impl InstanceView {
+    fn of(cell: Arc<Cell>, definitions: Option<Arc<Definitions>>) -> Self {
+        Self { health: cell.health(), definitions, status: Status::Unknown, cell }
+    }
+}
+
+fn haystack(service: &Service) -> String {
+    let spec = &service.spec;
+    let optional = [spec.title.as_deref(), spec.category.as_deref()].into_iter().flatten();
+    let tags = spec.tags.iter().map(crate::model::Tag::as_str);
+    let parts = [spec.name.as_str(), &spec.description].into_iter().chain(optional).chain(tags);
+    parts.collect::<Vec<_>>().join("\n").to_lowercase()
+}
+
+fn status_of(admin_state: AdminState, health: &Health) -> Status {
+    match (admin_state, health.state) {
+        (AdminState::Maintenance, _) => Status::Maintenance,
+        (AdminState::Disabled | AdminState::Quarantined | AdminState::Draining, _) => Status::Disabled,
+        (AdminState::Enabled, HealthState::Unknown | HealthState::Starting) => Status::Unknown,
+        (AdminState::Enabled, HealthState::Healthy) => match health.reason.code {
+            ReasonCode::Degraded | ReasonCode::AuthRequired => Status::Degraded,
+            _ => Status::Healthy,
+        },
+        (AdminState::Enabled, HealthState::Suspect | HealthState::Recovering) => Status::Degraded,
+        (AdminState::Enabled, HealthState::Unhealthy) => Status::Unhealthy,
+    }
+}
+
+/// The status of a whole whose parts have these: the parts that the operator
+/// took out do not count.
+fn together(parts: impl Iterator<Item = Status>) -> Status {
+    let parts: Vec<Status> = parts.collect();
+    let active: Vec<Status> =
+        parts.iter().copied().filter(|s| !matches!(s, Status::Disabled | Status::Maintenance)).collect();
+    let all = |status| active.iter().all(|part| *part == status);
+    match () {
+        () if parts.is_empty() => Status::Unknown,
+        () if active.is_empty() && parts.contains(&Status::Maintenance) => Status::Maintenance,
+        () if active.is_empty() => Status::Disabled,
+        () if all(Status::Healthy) => Status::Healthy,
+        () if all(Status::Unhealthy) => Status::Unhealthy,
+        () if active.iter().any(|s| matches!(s, Status::Healthy | Status::Degraded)) => Status::Degraded,
+        () => Status::Unknown,
+    }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;
