@@ -36,6 +36,8 @@ struct Observed {
     parameters: HealthParameters,
     last_pass: Option<Instant>,
     last_exit: Option<Instant>,
+    /// What the process wrote to stderr before the last failure.
+    stderr_tail: String,
     uptime: Uptime,
 }
 
@@ -85,6 +87,7 @@ impl Cell {
                 parameters,
                 last_pass: None,
                 last_exit: None,
+                stderr_tail: String::new(),
                 uptime: Uptime::default(),
             }),
             sequence: AtomicU64::new(0),
@@ -116,6 +119,9 @@ impl Cell {
             observed.last_pass = Some(now);
         }
         let visible = effects.applied && observed.report(&observation, effects);
+        if effects.applied {
+            observed.stderr_tail = observation.stderr_tail;
+        }
         Recorded { health: Arc::clone(&observed.health), transition: effects.transition, visible }
     }
 
@@ -148,6 +154,12 @@ impl Cell {
 
     pub(crate) fn health(&self) -> Arc<Health> {
         Arc::clone(&self.observed().health)
+    }
+
+    /// What the process wrote to stderr before the last failure; empty when the
+    /// last check passed.
+    pub(crate) fn stderr_tail(&self) -> String {
+        self.observed().stderr_tail.clone()
     }
 
     /// Time until the next probe, before jitter.

@@ -34,6 +34,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// How large things may become.
     pub limits: LimitsConfig,
+    /// What those outside the process may do.
+    pub access: AccessConfig,
 }
 
 /// Defaults of [`HealthPolicy`], and the limits of the monitor.
@@ -223,6 +225,15 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self { services_max: 100_000, instances_max: 64, batch_max: 10_000, events_max: 10_000 }
     }
+}
+
+/// What those outside the process may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessConfig {
+    /// Whether they may register instances that are commands: whoever can do
+    /// that can run any program as the user that runs Machina.
+    pub allow_stdio_registration: bool,
 }
 
 impl Config {

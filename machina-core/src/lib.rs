@@ -51,7 +51,9 @@ pub use access::{Principal, Role, Scoped};
 pub use builder::Builder;
 pub use change_log::ChangeLog;
 pub use clock::now;
-pub use config::{Config, HealthConfig, JournalConfig, LimitsConfig, RoutingConfig, SessionsConfig, StartPolicy};
+pub use config::{
+    AccessConfig, Config, HealthConfig, JournalConfig, LimitsConfig, RoutingConfig, SessionsConfig, StartPolicy,
+};
 pub use connect::{CallContext, Connector, Era, Notice, Progress, ProgressSink, Session, Target};
 pub use error::{Error, ErrorContext, ErrorKind, Outcome, Phase, Problem, Result};
 pub use event::{Event, EventKind, EventStream, Next};
@@ -68,7 +70,7 @@ pub use model::{
     UrlEndpoint,
 };
 pub use query::{Order, Page, Query};
-pub use report::{HealthReport, InstanceHealth, ServiceHealth, ServiceReport, ToolReport};
+pub use report::{HealthReport, InstanceHealth, Overview, ServiceHealth, ServiceReport, ToolReport};
 pub use route::{
     Attempt, Balancer, CallKey, CallOptions, CallReport, Candidacy, Candidate, Decision, Explanation, Failure,
     PeakEwma, RoundRobin, Standing, decide,

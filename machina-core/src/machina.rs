@@ -1,6 +1,7 @@
 //! The facade: one handle over registry, health, routing, search and store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use crate::builder::Builder;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::EventStream;
-use crate::health::Command;
+use crate::health::{Command, Patient as _};
 use crate::model::{AdminState, InstanceId, Revision, ServiceName, ServiceSpec, ToolCall};
 use crate::query::{Page, Query};
 use crate::report::{ServiceHealth, ServiceReport, ToolReport};
@@ -22,13 +23,16 @@ use crate::view::{ServiceView, View};
 use crate::write::Mutation;
 
 /// What came of [`Registry::apply`].
-#[derive(Debug, Clone)]
-pub struct Applied {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Applied<T = ServiceReport> {
     /// The revision at which everything is visible.
     pub revision: Revision,
     /// The services that were put, in the order of the mutations.
-    pub services: Vec<Arc<ServiceView>>,
+    pub services: Vec<T>,
 }
+
+/// How long the store may take to answer before the registry is not ready.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which tools to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,8 +201,8 @@ impl Machina {
     ///
     /// # Errors
     /// See [`Registry::apply`].
-    pub async fn apply(&self, mutations: Vec<Mutation>) -> Result<Applied> {
-        Registry::apply(&self.system, mutations).await
+    pub async fn apply(&self, mutations: Vec<Mutation>) -> Result<Applied<Arc<ServiceView>>> {
+        self.system.change(mutations).await
     }
 
     /// Registers a new service; its instances are probed at once.
@@ -305,12 +309,51 @@ impl Machina {
         Ok(())
     }
 
+    /// Probes every instance of a service once and waits for what is seen: for a
+    /// registry [`without_monitor`](Builder::without_monitor), which never probes
+    /// of its own accord.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    pub async fn check_now(&self, name: &str) -> Result<()> {
+        let view = self.system.service(name)?;
+        let core = &self.system.core;
+        let check = |instance: InstanceId| {
+            let core = Arc::clone(core);
+            core.tasks.clone().spawn("check now", async move {
+                core.check(instance).await;
+            })
+        };
+        let checks: Vec<_> = view.instances().map(|(instance, _)| check(instance.id)).collect();
+        for check in checks {
+            let _ = check.await;
+        }
+        Ok(())
+    }
+
     /// Reads the journal, newest first.
     ///
     /// # Errors
     /// Whatever the store says.
     pub async fn journal(&self, query: &JournalQuery) -> Result<JournalPage> {
         self.system.journal(query).await
+    }
+
+    /// Whether it can serve: the store answers, and nobody has closed it.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), saying why not.
+    pub async fn ready(&self) -> Result<()> {
+        let core = &self.system.core;
+        if core.monitor_tasks.is_cancelled() {
+            return Err(Error::unavailable("the registry is closing"));
+        }
+        let asked = core.store.changes(core.view.load().revision());
+        match tokio::time::timeout(STORE_PATIENCE, asked).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::unavailable(format!("the store fails: {}", error.message())).caused_by(error)),
+            Err(_) => Err(Error::unavailable(format!("the store did not answer within {STORE_PATIENCE:?}"))),
+        }
     }
 
     /// How many journal entries were dropped because the store was too slow.
@@ -324,7 +367,7 @@ impl Machina {
     /// configured `sessions.close_timeout` and a little more.
     pub async fn close(&self) {
         let core = &self.system.core;
-        core.monitor_tasks.cancel();
+        core.monitor_tasks.close(core.config.sessions.close_timeout).await;
         core.sessions.close().await;
         let patience = core.config.sessions.close_timeout;
         core.recorder.flush(patience).await;
@@ -340,7 +383,7 @@ impl Machina {
 #[async_trait]
 impl Registry for Machina {
     async fn apply(&self, mutations: Vec<Mutation>) -> Result<Applied> {
-        self.system.apply(mutations).await
+        Registry::apply(&self.system, mutations).await
     }
     async fn get(&self, name: &str) -> Result<ServiceReport> {
         self.system.get(name).await
@@ -374,3 +417,7 @@ impl Router for Machina {
         Router::call(&self.system, call, options).await
     }
 }
+
+#[cfg(test)]
+#[path = "machina_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! Which services to read, in which order, and how to go on where a page ended.
 //! Pure: a query is matched against values and knows no registry.
 
-use std::hash::{Hash, Hasher};
+use std::hash::BuildHasher as _;
 use std::str::FromStr;
 
 use base64::Engine as _;
@@ -229,9 +229,7 @@ impl Query {
 
     /// A number that differs for queries with other filters or another order.
     fn filter_hash(&self) -> u64 {
-        let mut hasher = foldhash::fast::FixedState::with_seed(1).build_hasher();
-        Self { cursor: None, limit: None, ..self.clone() }.hash(&mut hasher);
-        hasher.finish()
+        foldhash::fast::FixedState::with_seed(1).hash_one(Self { cursor: None, limit: None, ..self.clone() })
     }
 
     pub(crate) fn cursor_after(&self, after: SortKey) -> String {
@@ -251,8 +249,6 @@ impl Query {
         }
     }
 }
-
-use std::hash::BuildHasher as _;
 
 const PARAMETERS: &str = "text, name, build_type, required, build_priority, enabled, status, tags, capability, \
                           region, environment, tenant, category, tool, order, cursor, limit";

@@ -1,6 +1,9 @@
 //! What a reader of a service gets: the declaration, and what is observed, as
 //! plain data. The same in REST, MCP, Python and Node.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -81,7 +84,7 @@ pub struct InstanceHealth {
     pub protocol_version: Option<String>,
     /// The process, for an instance that is one and is running.
     pub process_id: Option<u32>,
-    /// What its process wrote to stderr of late.
+    /// What its process wrote to stderr of late, or before it failed.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub stderr_tail: String,
 }
@@ -100,6 +103,38 @@ pub struct ToolReport {
     /// The definition as the server sent it: `name`, `description`, `inputSchema`, …
     #[serde(flatten)]
     pub definition: serde_json::Map<String, Value>,
+}
+
+/// The registry in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    /// The revision of the view that was counted.
+    pub revision: Revision,
+    /// How many services there are.
+    pub services: usize,
+    /// How many of them have each status; every status is there.
+    pub statuses: BTreeMap<String, usize>,
+    /// How many instances they have.
+    pub instances: usize,
+    /// How many tools they offer.
+    pub tools: usize,
+    /// How many journal entries were dropped because the store was too slow.
+    pub dropped_journal_entries: u64,
+}
+
+impl Overview {
+    pub(crate) fn of<'a>(revision: Revision, views: impl Iterator<Item = &'a Arc<ServiceView>>, dropped: u64) -> Self {
+        let statuses = Status::ALL.iter().map(|status| (status.as_str().to_owned(), 0)).collect();
+        let (services, instances, tools) = (0, 0, 0);
+        let mut overview = Self { revision, services, statuses, instances, tools, dropped_journal_entries: dropped };
+        for view in views {
+            overview.services += 1;
+            overview.instances += view.instances().len();
+            overview.tools += view.tools().len();
+            *overview.statuses.entry(view.status().as_str().to_owned()).or_default() += 1;
+        }
+        overview
+    }
 }
 
 impl ToolReport {

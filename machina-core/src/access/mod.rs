@@ -1,5 +1,6 @@
 //! Who may do what.
 
+mod commands;
 mod principal;
 mod scoped;
 

@@ -26,12 +26,16 @@ pub struct Principal {
     pub role: Role,
     /// The tenant whose services they see; `None` for all.
     pub tenant: Option<String>,
+    /// Whether they act from outside the process: they then have no say in which
+    /// commands it starts, unless `access.allow_stdio_registration` is set.
+    #[serde(default)]
+    pub remote: bool,
 }
 
 impl Principal {
     /// A principal who sees all tenants.
     pub fn new(id: impl Into<String>, role: Role) -> Self {
-        Self { id: id.into(), role, tenant: None }
+        Self { id: id.into(), role, tenant: None, remote: false }
     }
 
     /// The program that embeds the registry: may do everything.
@@ -44,6 +48,13 @@ impl Principal {
     #[must_use]
     pub fn of_tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// The same, acting from outside the process.
+    #[must_use]
+    pub fn remote(mut self) -> Self {
+        self.remote = true;
         self
     }
 

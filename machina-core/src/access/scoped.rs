@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
+use super::commands::refuse_new_commands;
 use super::principal::{Principal, Role};
 use crate::clock;
 use crate::core::Core;
@@ -14,7 +15,7 @@ use crate::event::EventStream;
 use crate::machina::{Applied, Registry, Router, ToolPage, ToolQuery};
 use crate::model::{Revision, ServiceName, ToolCall};
 use crate::query::{Page, Query};
-use crate::report::{ServiceHealth, ServiceReport, ToolReport};
+use crate::report::{Overview, ServiceHealth, ServiceReport, ToolReport};
 use crate::route::{CallKey, CallOptions, CallReport, Explanation, Route, call, explain};
 use crate::store::{Entry, JournalPage, JournalQuery, What};
 use crate::view::ServiceView;
@@ -80,7 +81,37 @@ impl Scoped {
             }
             None => {}
         }
+        if !(1..=ENTRIES_MAX).contains(&query.limit) {
+            return Err(Error::invalid_field("limit", format!("must be 1 to {ENTRIES_MAX}, is {}", query.limit)));
+        }
         self.core.journal.read(query).await
+    }
+
+    /// The registry in numbers, as far as the principal may see it.
+    #[must_use]
+    pub fn overview(&self) -> Overview {
+        let view = self.core.view.load();
+        let seen = view.services().filter(|view| self.principal.sees(view.service().spec.tenant.as_deref()));
+        Overview::of(view.revision(), seen, self.core.recorder.dropped())
+    }
+
+    /// [`Registry::apply`], with the services as they are held in memory.
+    pub(crate) async fn change(&self, mutations: Vec<Mutation>) -> Result<Applied<Arc<ServiceView>>> {
+        self.principal.require(Role::Admin, "change services")?;
+        mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
+        let core = &self.core;
+        let _committing = core.committing.lock().await;
+        let before = core.view();
+        let plan = plan(&before, mutations, &self.principal, &core.config.limits)?;
+        refuse_new_commands(&before, &plan.deltas, &self.principal, &core.config.access)?;
+        let revision = if plan.batch.changes.is_empty() {
+            before.revision()
+        } else {
+            core.commit(&plan.batch, plan.deltas).await?
+        };
+        let view = core.view();
+        let services = plan.put.iter().filter_map(|name| view.get(name.as_str()).cloned()).collect();
+        Ok(Applied { revision, services })
     }
 
     fn may_write(&self, mutation: &Mutation) -> Result<()> {
@@ -145,18 +176,8 @@ impl Scoped {
 #[async_trait]
 impl Registry for Scoped {
     async fn apply(&self, mutations: Vec<Mutation>) -> Result<Applied> {
-        self.principal.require(Role::Admin, "change services")?;
-        mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
-        let core = &self.core;
-        let _committing = core.committing.lock().await;
-        let plan = plan(&core.view(), mutations, &self.principal, &core.config.limits)?;
-        let revision = if plan.batch.changes.is_empty() {
-            core.view.load().revision()
-        } else {
-            core.commit(&plan.batch, plan.deltas).await?
-        };
-        let view = core.view();
-        let services = plan.put.iter().filter_map(|name| view.get(name.as_str()).cloned()).collect();
+        let Applied { revision, services } = self.change(mutations).await?;
+        let services = services.iter().map(|view| ServiceReport::from(&**view)).collect();
         Ok(Applied { revision, services })
     }
 
@@ -200,8 +221,10 @@ impl Registry for Scoped {
     }
 
     async fn health(&self, name: &str) -> Result<ServiceHealth> {
-        let mut health = ServiceHealth::from(&*self.service(name)?);
-        for instance in &mut health.instances {
+        let view = self.service(name)?;
+        let mut health = ServiceHealth::from(&*view);
+        for (instance, (_, seen)) in health.instances.iter_mut().zip(view.instances()) {
+            instance.stderr_tail = seen.cell.stderr_tail();
             if let Some(session) = self.core.sessions.peek(instance.id) {
                 instance.process_id = session.process_id();
                 instance.stderr_tail = session.stderr_tail();
@@ -221,6 +244,9 @@ impl Registry for Scoped {
     }
 }
 
+/// How many journal entries one page has at most.
+const ENTRIES_MAX: u32 = 1000;
+
 /// How many tools one search returns at most.
 const FOUND_MAX: usize = 100;
 
@@ -234,6 +260,7 @@ impl Router for Scoped {
 
     async fn call(&self, request: &ToolCall, options: &CallOptions) -> Result<CallReport> {
         self.principal.require(Role::Developer, "call tools")?;
+        options.validate()?;
         let view = self.routed(request.service.as_str(), Some(request.tool.as_str()))?;
         let started = tokio::time::Instant::now();
         let core = &self.core;

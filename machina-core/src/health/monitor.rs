@@ -18,6 +18,9 @@ use crate::connect::Notice;
 use crate::model::InstanceId;
 use crate::tasks::Tasks;
 
+/// A notice of the session with an instance.
+pub(crate) type InstanceNotice = (InstanceId, Notice);
+
 /// How many commands and notices may wait for the monitor.
 const QUEUE_MAX: usize = 4096;
 
@@ -59,7 +62,7 @@ impl Monitor {
     }
 
     /// A queue for notices of sessions.
-    pub(crate) fn notices() -> (mpsc::Sender<(InstanceId, Notice)>, mpsc::Receiver<(InstanceId, Notice)>) {
+    pub(crate) fn notices() -> (mpsc::Sender<InstanceNotice>, mpsc::Receiver<InstanceNotice>) {
         mpsc::channel(QUEUE_MAX)
     }
 
@@ -90,7 +93,7 @@ pub(crate) async fn run(
     patient: Arc<dyn Patient>,
     handle: Monitor,
     mut commands: mpsc::Receiver<Command>,
-    mut notices: mpsc::Receiver<(InstanceId, Notice)>,
+    mut notices: mpsc::Receiver<InstanceNotice>,
     probes_max: u32,
     tasks: Tasks,
 ) {

@@ -50,18 +50,20 @@ pub struct Observation {
     pub message: String,
     /// How long it took to answer.
     pub response_time: Option<Duration>,
+    /// What the instance's process last wrote to stderr, if it failed.
+    pub stderr_tail: String,
 }
 
 impl Observation {
     /// An observation without a response time.
     pub fn new(outcome: ProbeOutcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), response_time: None }
+        Self { outcome, message: message.into(), response_time: None, stderr_tail: String::new() }
     }
 
     /// The instance answered after this time.
     #[must_use]
     pub fn pass(response_time: Duration) -> Self {
-        Self { outcome: ProbeOutcome::Pass, message: String::new(), response_time: Some(response_time) }
+        Self { response_time: Some(response_time), ..Self::new(ProbeOutcome::Pass, "") }
     }
 
     /// What a failed probe says about the instance.
@@ -76,7 +78,8 @@ impl Observation {
             (ErrorKind::Invalid | ErrorKind::Unsupported, _) => ProbeOutcome::Fail { hard: true },
             _ => ProbeOutcome::Fail { hard: context.hard },
         };
-        Self::new(outcome, describe(error))
+        let stderr_tail = context.stderr_tail.clone().unwrap_or_default();
+        Self { stderr_tail, ..Self::new(outcome, describe(error)) }
     }
 
     /// What a failed call says about the instance. A call is a poorer witness

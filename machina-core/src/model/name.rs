@@ -98,18 +98,15 @@ fn check_service_name(text: &str) -> std::result::Result<(), String> {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, text),
     };
-    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let either = |c: char| c.is_ascii_alphanumeric();
+    let lower: fn(char) -> bool = |c| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let either: fn(char) -> bool = |c| c.is_ascii_alphanumeric();
     let inner = |c: char| matches!(c, '.' | '_' | '-');
-    let part = |part: &str, edge: &dyn Fn(char) -> bool| {
-        part.len() <= 100
-            && part.starts_with(|c| edge(c))
-            && part.ends_with(|c| edge(c))
-            && part.chars().all(|c| edge(c) || inner(c))
+    let part = |part: &str, edge: fn(char) -> bool| {
+        part.len() <= 100 && part.starts_with(edge) && part.ends_with(edge) && part.chars().all(|c| edge(c) || inner(c))
     };
     let good = match namespace {
-        Some(namespace) => part(namespace, &either) && part(name, &either),
-        None => part(name, &lower),
+        Some(namespace) => part(namespace, either) && part(name, either),
+        None => part(name, lower),
     };
     if good {
         return Ok(());

@@ -16,7 +16,7 @@ use super::classify::{Decision, Failure, decide};
 use super::eligible::{best, repeatable};
 use crate::config::Config;
 use crate::connect::{CallContext, ProgressSink};
-use crate::error::{Error, ErrorKind, Outcome, Phase, Result};
+use crate::error::{Error, ErrorKind, Outcome, Phase, Problem, Result};
 use crate::health::Observation;
 use crate::model::{InstanceId, ToolCall, ToolResult};
 use crate::sessions::{Sessions, target};
@@ -24,6 +24,10 @@ use crate::view::{InstanceView, ServiceView};
 
 /// How many instances are tried when nothing is ever sent.
 const UNSENT_ATTEMPTS_MAX: usize = 5;
+
+/// The longest that a call may be allowed to take, and the longest key.
+const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+const KEY_MAX: usize = 255;
 
 /// The circumstances of a call.
 #[derive(Clone, Default)]
@@ -37,6 +41,24 @@ pub struct CallOptions {
     pub cancelled: CancellationToken,
     /// Who is told about progress.
     pub progress: Option<ProgressSink>,
+}
+
+impl CallOptions {
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) with every wrong field at once.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let mut problems = Vec::new();
+        if self.timeout.is_some_and(|timeout| timeout.is_zero() || timeout > TIMEOUT_MAX) {
+            let detail = format!("must be 1 to {}", TIMEOUT_MAX.as_millis());
+            problems.push(Problem { field: "timeout_ms".to_owned(), detail });
+        }
+        let fits = |key: &String| (1..=KEY_MAX).contains(&key.len()) && !key.chars().any(char::is_control);
+        if !self.idempotency_key.as_ref().is_none_or(fits) {
+            let detail = format!("must have 1 to {KEY_MAX} bytes, and no control characters");
+            problems.push(Problem { field: "idempotency_key".to_owned(), detail });
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
+    }
 }
 
 impl std::fmt::Debug for CallOptions {

@@ -1,4 +1,8 @@
 //! What tests of Machina, and of code that extends it, are written with. Only
 //! compiled with the feature `testing`.
 
+pub mod registry_suite;
+mod sim;
 pub mod store_suite;
+
+pub use sim::{Behaviour, SimConnector, add_tool, echo_tool};

@@ -21,7 +21,6 @@ use crate::store::{
 /// The crate that uses the macro needs `tokio` with `macros` and `rt`.
 ///
 /// ```
-/// # extern crate machina_core;
 /// #[cfg(test)]
 /// mod tests {
 ///     use machina_core::{Backend, MemoryStore};
@@ -262,7 +261,7 @@ pub async fn changes_after_a_revision(store: &dyn Store) {
     renamed.revision = commit(store, [put(&renamed)]).await;
     commit(store, [delete(&renamed)]).await;
 
-    let expected = vec![
+    let expected = [
         (Revision(1), put(&a)),
         (Revision(1), definitions),
         (Revision(2), put(&renamed)),
