@@ -13,7 +13,6 @@ use crate::builder::Builder;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::EventStream;
-use crate::health::{Command, Patient as _};
 use crate::model::{AdminState, InstanceId, Revision, ServiceName, ServiceSpec, ToolCall};
 use crate::query::{Page, Query};
 use crate::report::{ServiceHealth, ServiceReport, ToolReport};
@@ -297,38 +296,26 @@ impl Machina {
         self.system.core.events.subscribe_since(revision)
     }
 
-    /// Probes every instance of a service now: the same probe as the monitor's.
+    /// Probes every instance of a service now, with the same probe as the
+    /// monitor's, and returns what came of it.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
-    pub async fn check(&self, name: &str) -> Result<()> {
-        let view = self.system.service(name)?;
-        for (instance, _) in view.instances() {
-            self.system.core.monitor.tell(Command::Probe(instance.id)).await;
-        }
-        Ok(())
-    }
-
-    /// Probes every instance of a service once and waits for what is seen: for a
-    /// registry [`without_monitor`](Builder::without_monitor), which never probes
-    /// of its own accord.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound).
-    pub async fn check_now(&self, name: &str) -> Result<()> {
+    pub async fn check(&self, name: &str) -> Result<ServiceHealth> {
         let view = self.system.service(name)?;
         let core = &self.system.core;
-        let check = |instance: InstanceId| {
-            let core = Arc::clone(core);
-            core.tasks.clone().spawn("check now", async move {
-                core.check(instance).await;
-            })
-        };
-        let checks: Vec<_> = view.instances().map(|(instance, _)| check(instance.id)).collect();
-        for check in checks {
-            let _ = check.await;
+        let probes = view.instances().map(|(instance, _)| {
+            let (core, instance) = (Arc::clone(core), instance.id);
+            let probe = async move {
+                core.probe(instance).await;
+            };
+            self.system.core.tasks.spawn("check now", probe)
+        });
+        for probe in probes.collect::<Vec<_>>() {
+            // An error means that the registry is closing: there is nothing to wait for.
+            let _ = probe.await;
         }
-        Ok(())
+        self.health(name).await
     }
 
     /// Reads the journal, newest first.

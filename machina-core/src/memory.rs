@@ -53,6 +53,22 @@ impl MemoryStore {
         Self { inner: Mutex::new(inner), committed: Notify::new() }
     }
 
+    /// A store that begins with `image` and an empty journal: for a store of
+    /// one's own that checks its batches on a copy.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) when two services of the image
+    /// have one name, or one instance.
+    pub fn holding(image: &Image) -> Result<Self> {
+        let store = Self::new();
+        let mut inner = store.lock();
+        image.services.iter().try_for_each(|service| inner.state.put(Arc::clone(service)))?;
+        inner.state.definitions.extend(image.definitions.clone());
+        inner.log = ChangeLog::new(image.revision, ChangeLog::CHANGES_MAX);
+        drop(inner);
+        Ok(store)
+    }
+
     /// State is swapped in whole, so it is sound even after a panic.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -256,6 +272,33 @@ mod tests {
         let entry = Entry { at: crate::now(), service: None, instance: None, what };
         store.append(&vec![entry; MemoryStore::ENTRIES_MAX + 5]).await.unwrap();
         assert_eq!(store.lock().journal[&EntryKind::Sample].len(), MemoryStore::ENTRIES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_store_can_begin_with_an_image() {
+        let first = MemoryStore::new();
+        let service = |name: &str| {
+            let spec = crate::ServiceSpec::new(name).unwrap();
+            let (id, now) = (ServiceId::generate(), crate::now());
+            let service = Service {
+                id,
+                spec,
+                revision: Revision(0),
+                created_at: now,
+                updated_at: now,
+                updated_by: "x".to_owned(),
+            };
+            Arc::new(service)
+        };
+        let batch = Batch { changes: vec![Change::PutService(service("a"))], ..Batch::default() };
+        first.commit(&batch).await.unwrap();
+        let mut image = first.load().await.unwrap();
+        let second = MemoryStore::holding(&image).unwrap();
+        assert_eq!(second.load().await.unwrap(), image);
+        assert_eq!(second.changes(Revision(0)).await.unwrap(), Changes::Reload);
+        assert_eq!(second.commit(&Batch::default()).await.unwrap(), Revision(2));
+        image.services.push(service("a"));
+        assert_eq!(MemoryStore::holding(&image).unwrap_err().kind(), crate::ErrorKind::Conflict);
     }
 
     #[tokio::test]

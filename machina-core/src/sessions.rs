@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::SessionsConfig;
 use crate::connect::{Connector, Era, Notice, Session, Target};
@@ -26,7 +27,7 @@ type Opening = watch::Receiver<Option<Result<Arc<dyn Session>>>>;
 
 #[derive(Debug)]
 enum Slot {
-    Opening(Opening),
+    Opening { opening: Opening, cancelled: CancellationToken },
     Open { session: Arc<dyn Session>, used: Instant, stdio: bool },
 }
 
@@ -116,10 +117,14 @@ impl Sessions {
     }
 
     /// Takes the session of an instance out of use, without waiting: it is
-    /// closed when its calls have ended, at the latest after `patience`.
+    /// closed when its calls have ended, at the latest after `patience`. One that
+    /// is being opened is given up at once.
     pub(crate) fn retire(&self, instance: InstanceId, patience: Duration) {
-        let slot = self.inner.slots().by_instance.remove(&instance);
-        let Some(Slot::Open { session, .. }) = slot else { return };
+        let session = match self.inner.slots().by_instance.remove(&instance) {
+            Some(Slot::Open { session, .. }) => session,
+            Some(Slot::Opening { cancelled, .. }) => return cancelled.cancel(),
+            None => return,
+        };
         let until = Instant::now() + patience;
         self.inner.tasks.spawn("close session", async move {
             while is_busy(&session) && Instant::now() < until {
@@ -185,7 +190,7 @@ impl Inner {
                 *used = Instant::now();
                 return Ok(Found::Open(Arc::clone(session)));
             }
-            Some(Slot::Opening(opening)) => return Ok(Found::Opening(opening.clone())),
+            Some(Slot::Opening { opening, .. }) => return Ok(Found::Opening(opening.clone())),
             Some(Slot::Open { .. }) | None => {}
         }
         let endpoint = &target.instance.endpoint;
@@ -194,10 +199,14 @@ impl Inner {
             Error::unsupported(format!("this build has no connector for `{}` endpoints", endpoint.kind()))
         })?;
         let (sender, opening) = watch::channel(None);
-        slots.by_instance.insert(id, Slot::Opening(opening.clone()));
+        let cancelled = CancellationToken::new();
+        slots.by_instance.insert(id, Slot::Opening { opening: opening.clone(), cancelled: cancelled.clone() });
         let (inner, target, receiver) = (Arc::clone(self), target.clone(), opening.clone());
         self.tasks.spawn("open session", async move {
-            let opened = inner.connect(&*connector, &target).await;
+            let opened = tokio::select! {
+                () = cancelled.cancelled() => Err(closing()),
+                opened = inner.connect(&*connector, &target) => opened,
+            };
             let opened = inner.settle(&target, &receiver, opened).await;
             sender.send_replace(Some(opened));
         });
@@ -228,7 +237,8 @@ impl Inner {
         let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
         let kept = {
             let mut slots = self.slots();
-            let ours = matches!(slots.by_instance.get(&id), Some(Slot::Opening(o)) if o.same_channel(opening));
+            let ours =
+                matches!(slots.by_instance.get(&id), Some(Slot::Opening { opening: o, .. }) if o.same_channel(opening));
             match &opened {
                 Ok(session) if ours => {
                     let slot = Slot::Open { session: Arc::clone(session), used: Instant::now(), stdio };

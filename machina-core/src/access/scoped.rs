@@ -95,8 +95,18 @@ impl Scoped {
         Overview::of(view.revision(), seen, self.core.recorder.dropped())
     }
 
-    /// [`Registry::apply`], with the services as they are held in memory.
+    /// [`Registry::apply`], with the services as they are held in memory. In a
+    /// task of its own: a caller that goes away in the middle of it must not
+    /// leave a committed batch that no view shows.
     pub(crate) async fn change(&self, mutations: Vec<Mutation>) -> Result<Applied<Arc<ServiceView>>> {
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        let scoped = self.clone();
+        let committing = async move { drop(done.send(scoped.commit(mutations).await)) };
+        drop(self.core.tasks.spawn("commit", committing));
+        outcome.await.unwrap_or_else(|_| Err(Error::unavailable("the registry is closing")))
+    }
+
+    async fn commit(&self, mutations: Vec<Mutation>) -> Result<Applied<Arc<ServiceView>>> {
         self.principal.require(Role::Admin, "change services")?;
         mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
         let core = &self.core;
@@ -190,8 +200,9 @@ impl Registry for Scoped {
     }
 
     async fn tools(&self, query: &ToolQuery) -> Result<ToolPage> {
-        if let Some(service) = &query.service {
-            self.service(service)?;
+        let mut query = query.clone();
+        if let Some(service) = &mut query.service {
+            *service = self.service(service)?.service().name().to_string();
         }
         query.page(&self.core.view.load(), &|view| self.principal.sees(view.service().spec.tenant.as_deref()))
     }

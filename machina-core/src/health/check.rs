@@ -14,7 +14,7 @@ use crate::connect::{Notice, Session, Target};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::health::HealthState;
-use crate::model::{Endpoint, InstanceId};
+use crate::model::{Definitions, Endpoint, Instance, InstanceId};
 use crate::sessions::{Sessions, target};
 use crate::view::{InstanceView, ServiceView};
 
@@ -69,26 +69,13 @@ impl Patient for Core {
         let view = self.view();
         let service = view.owner(instance)?;
         let (declared, seen) = service.instance(instance)?;
-        let index = service.instances().position(|(i, _)| i.id == instance)?;
         if !service.service().spec.admin_state.is_probed() || !declared.admin_state.is_probed() {
             return None;
         }
-        let cell = &seen.cell;
-        if !self.may_rest(service, index, seen) {
-            if let Some(recorded) = cell.starting() {
-                self.publish_health(service, instance, recorded);
-            }
-            let target = target(service, index, seen, &self.config.sessions)?;
-            let sequence = cell.ticket();
-            let timeout = cell.parameters().timeout;
-            let mut observation = self.prober.probe(&target, timeout).await;
-            if is_pass(&observation) && cell.definitions_are_due(self.config.health.list_every) {
-                observation = self.list(service, seen, &target, observation).await;
-            }
-            self.sampled(service, instance, &observation);
-            self.observe(service, instance, sequence, observation);
+        if !self.may_rest(declared, seen) {
+            self.probe(instance).await;
         }
-        Some(cell.probe_delay())
+        Some(seen.cell.probe_delay())
     }
 
     async fn notice(&self, instance: InstanceId, notice: Notice) {
@@ -113,10 +100,30 @@ impl Patient for Core {
 }
 
 impl Core {
+    /// Probes an instance once and takes what was seen into account.
+    pub(crate) async fn probe(&self, instance: InstanceId) {
+        let view = self.view();
+        let Some(service) = view.owner(instance) else { return };
+        let Some((_, seen)) = service.instance(instance) else { return };
+        let index = service.instances().position(|(declared, _)| declared.id == instance);
+        let target = index.and_then(|index| target(service, index, seen, &self.config.sessions));
+        let Some(target) = target else { return };
+        let cell = &seen.cell;
+        if let Some(recorded) = cell.starting() {
+            self.publish_health(service, instance, recorded);
+        }
+        let sequence = cell.ticket();
+        let mut observation = self.prober.probe(&target, cell.parameters().timeout).await;
+        if is_pass(&observation) && cell.definitions_are_due(self.config.health.list_every) {
+            observation = self.list(service, seen, &target, observation).await;
+        }
+        self.sampled(service, instance, &observation);
+        self.observe(service, instance, sequence, observation);
+    }
+
     /// Whether the instance need not be probed now: it answered a call of late,
     /// or it is a process that was stopped because no one needed it.
-    fn may_rest(&self, service: &ServiceView, index: usize, seen: &InstanceView) -> bool {
-        let Some((instance, _)) = service.instances().nth(index) else { return true };
+    fn may_rest(&self, instance: &Instance, seen: &InstanceView) -> bool {
         let session = self.sessions.peek(instance.id);
         let known = seen.definitions.is_some();
         if session.is_none() && known && matches!(instance.endpoint, Endpoint::Stdio(_)) {
@@ -155,7 +162,7 @@ impl Core {
         }
     }
 
-    async fn definitions(&self, session: &Arc<dyn Session>, target: &Target) -> Result<crate::model::Definitions> {
+    async fn definitions(&self, session: &Arc<dyn Session>, target: &Target) -> Result<Definitions> {
         let patience = target.timeout;
         let listed = tokio::time::timeout(patience, session.definitions()).await;
         listed.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {patience:?}"))))

@@ -283,6 +283,33 @@ impl ServiceSpec {
         found
     }
 
+    /// The declaration as JSON with its secrets in clear, for the one reader that
+    /// must have them: the registry that is to carry it out. Instances whose
+    /// identity was not declared have none.
+    #[must_use]
+    pub fn exposed(&self) -> Value {
+        let mut json = serde_json::to_value(self).unwrap_or_default();
+        for (name, value) in &self.env {
+            json["env"][name] = value.expose().into();
+        }
+        for (index, instance) in self.instances.iter().enumerate() {
+            let shown = &mut json["instances"][index];
+            if let (false, Some(shown)) = (instance.has_declared_id(), shown.as_object_mut()) {
+                shown.shift_remove("id");
+            }
+            let endpoint = &mut shown[instance.endpoint.kind()];
+            instance.endpoint.clone().each_sensitive(&mut |place, value| {
+                let slot = match place.split_once('/') {
+                    Some(("args", index)) => index.parse::<usize>().ok().map(|index| &mut endpoint["args"][index]),
+                    Some((field, name)) => Some(&mut endpoint[field][name]),
+                    None => Some(&mut endpoint[place.as_str()]),
+                };
+                slot.into_iter().for_each(|slot| *slot = value.expose().into());
+            });
+        }
+        json
+    }
+
     /// Puts secrets back in their places, where only a mask stands now.
     pub fn restore_secrets(&mut self, secrets: &BTreeMap<String, String>) {
         self.each_sensitive(&mut |place, value| {
@@ -333,9 +360,17 @@ fn enabled_switch(object: &Map<String, Value>) -> Result<Option<AdminState>> {
 pub(crate) fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let detail = error.into_inner().to_string();
+        let detail = without_value(&error.into_inner().to_string());
         Error::invalid_field(if path == "." { "body".to_owned() } else { path }, detail)
     })
+}
+
+/// A type error of serde quotes the text that it met, which may be a secret.
+fn without_value(detail: &str) -> String {
+    match (detail.find("string \""), detail.rfind('"')) {
+        (Some(start), Some(end)) if start + 8 <= end => format!("{}text{}", &detail[..start], &detail[end + 1..]),
+        _ => detail.to_owned(),
+    }
 }
 
 /// A registered service: what was declared, and the registry's own fields.
@@ -368,3 +403,7 @@ impl Service {
         self.spec.instances.iter().find(|instance| instance.id == id)
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -102,16 +102,39 @@ impl CallReport {
     /// answer was come by.
     pub const META_KEY: &'static str = "dev.machina/call";
 
-    /// The result with `_meta` saying the instance, the number of attempts and
-    /// the duration.
+    /// The result with `_meta` saying the instance, the number of attempts, the
+    /// duration, and each attempt.
     #[must_use]
     pub fn annotated(mut self) -> ToolResult {
-        let how = json!({"instance": self.instance, "attempts": self.attempts.len(), "duration_ms": self.duration_ms});
-        let meta = self.result.0.entry("_meta").or_insert_with(|| json!({}));
-        if let Some(meta) = meta.as_object_mut() {
-            meta.insert(Self::META_KEY.to_owned(), how);
+        let how = json!({"instance": self.instance, "attempts": self.attempts.len(), "duration_ms": self.duration_ms,
+            "tried": self.attempts});
+        match self.result.0.entry("_meta").or_insert_with(|| json!({})) {
+            Value::Object(meta) => drop(meta.insert(Self::META_KEY.to_owned(), how)),
+            other => *other = json!({ Self::META_KEY: how }),
         }
         self.result
+    }
+
+    /// What [`CallReport::annotated`] made the result of.
+    ///
+    /// # Errors
+    /// [`Rejected`](ErrorKind::Rejected) when it did not.
+    pub fn of_annotated(mut result: ToolResult) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct How {
+            instance: InstanceId,
+            duration_ms: f64,
+            tried: Vec<Attempt>,
+        }
+        let unknown =
+            || Error::rejected(format!("the answer does not say in _meta[\"{}\"] how it was come by", Self::META_KEY));
+        let meta = result.0.get_mut("_meta").and_then(Value::as_object_mut).ok_or_else(unknown)?;
+        let how = meta.shift_remove(Self::META_KEY).ok_or_else(unknown)?;
+        if meta.is_empty() {
+            result.0.shift_remove("_meta");
+        }
+        let How { instance, duration_ms, tried } = serde_json::from_value(how).map_err(|_| unknown())?;
+        Ok(Self { result, instance, attempts: tried, duration_ms })
     }
 }
 

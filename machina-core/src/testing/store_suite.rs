@@ -7,9 +7,12 @@ mod fixtures;
 
 use std::sync::Arc;
 
-use self::fixtures::{audit, call, definitions, full_service, sample, service, time, transition, with_instances};
+use self::fixtures::{
+    audit, call, definitions, delete, full_service, name, put, put_definitions, sample, service, time, transition,
+    with_instances,
+};
 use crate::error::{ErrorKind, Result};
-use crate::model::{Definitions, InstanceId, Revision, Service, ServiceName};
+use crate::model::{Definitions, InstanceId, Revision, Service};
 use crate::store::{
     Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalQuery, Precondition, Retention, Store,
 };
@@ -59,22 +62,6 @@ macro_rules! store_suite {
 
 /// How many changes [`changes_too_old`] makes before it gives up.
 const CHANGES_MAX: usize = 100_000;
-
-fn put(service: &Service) -> Change {
-    Change::PutService(Arc::new(service.clone()))
-}
-
-fn put_definitions(service: &Service, instance: InstanceId, definitions: &Arc<Definitions>) -> Change {
-    Change::PutDefinitions { service: service.id, instance, definitions: Arc::clone(definitions) }
-}
-
-fn delete(service: &Service) -> Change {
-    Change::DeleteService { id: service.id, name: service.name().clone() }
-}
-
-fn name(text: &str) -> ServiceName {
-    ServiceName::new(text).expect("the name is valid")
-}
 
 async fn commit(store: &dyn Store, changes: impl IntoIterator<Item = Change>) -> Revision {
     let batch = Batch { changes: changes.into_iter().collect(), ..Batch::default() };

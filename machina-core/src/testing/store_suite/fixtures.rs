@@ -5,8 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::model::{Definitions, Instance, InstanceId, RejectedTool, Revision, Service, ServiceId, ServiceSpec, Tool};
-use crate::store::{Entry, What};
+use crate::model::{
+    Definitions, Instance, InstanceId, RejectedTool, Revision, Service, ServiceId, ServiceName, ServiceSpec, Tool,
+};
+use crate::store::{Change, Entry, What};
 
 /// A fixed time and some seconds; with milliseconds, as all records have.
 pub(super) fn time(seconds: i64) -> Timestamp {
@@ -116,4 +118,20 @@ pub(super) fn call(second: i64) -> Entry {
 pub(super) fn audit(second: i64) -> Entry {
     let detail = json!({"z": second, "a": ["x"]});
     entry(second, What::Audit { principal: "alice".to_owned(), action: "update".to_owned(), detail })
+}
+
+pub(super) fn put(service: &Service) -> Change {
+    Change::PutService(Arc::new(service.clone()))
+}
+
+pub(super) fn put_definitions(service: &Service, instance: InstanceId, definitions: &Arc<Definitions>) -> Change {
+    Change::PutDefinitions { service: service.id, instance, definitions: Arc::clone(definitions) }
+}
+
+pub(super) fn delete(service: &Service) -> Change {
+    Change::DeleteService { id: service.id, name: service.name().clone() }
+}
+
+pub(super) fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).expect("the name is valid")
 }

@@ -1,0 +1,100 @@
+//! Which store an address means. It never repeats an address in an error: the
+//! address of another kind of database may hold a password.
+
+use std::path::{Path, PathBuf};
+
+use machina_core::{Error, Result};
+
+/// What a bare path to a database ends in.
+const EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+impl Address {
+    pub(crate) fn parse(url: &str) -> Result<Self> {
+        match url.split_once(':') {
+            Some(("memory", "")) => Ok(Self::Memory),
+            Some(("memory", _)) => Err(wrong("must be `memory:` and nothing else")),
+            Some(("sqlite", ":memory:" | "//:memory:")) => Err(wrong("must be `memory:` for a store in memory")),
+            Some(("sqlite", rest)) => sqlite(rest.strip_prefix("//").unwrap_or(rest)),
+            Some((scheme, _)) if is_scheme(scheme) => {
+                Err(wrong(&format!("must be `memory:` or `sqlite:PATH`, and `{scheme}:` is neither")))
+            }
+            _ if has_extension(url) => sqlite(url),
+            _ => Err(wrong("must be `memory:` or `sqlite:PATH`")),
+        }
+    }
+}
+
+fn sqlite(path: &str) -> Result<Address> {
+    if path.is_empty() {
+        return Err(wrong("must name a file, as in `sqlite:machina.db`"));
+    }
+    if path.contains(['?', '#', '\0']) {
+        return Err(wrong("takes no parameters after the path of the file"));
+    }
+    if path.starts_with('~') {
+        return Err(wrong("must have the path in full: `~` is only understood by shells"));
+    }
+    Ok(Address::Sqlite(PathBuf::from(path)))
+}
+
+/// Longer than one letter, which would be a drive of Windows.
+fn is_scheme(text: &str) -> bool {
+    text.len() > 1 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+fn has_extension(path: &str) -> bool {
+    let extension = Path::new(path).extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+}
+
+fn wrong(detail: &str) -> Error {
+    Error::invalid_field("store", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machina_core::ErrorKind;
+
+    #[test]
+    fn addresses() {
+        assert_eq!(Address::parse("memory:").unwrap(), Address::Memory);
+        for (url, path) in [
+            ("sqlite:machina.db", "machina.db"),
+            ("sqlite:/var/lib/machina", "/var/lib/machina"),
+            ("sqlite://machina.db", "machina.db"),
+            ("sqlite:///var/lib/m.db", "/var/lib/m.db"),
+            ("./a b/machina.db", "./a b/machina.db"),
+            ("C:/machina.sqlite3", "C:/machina.sqlite3"),
+        ] {
+            assert_eq!(Address::parse(url).unwrap(), Address::Sqlite(path.into()), "{url}");
+        }
+    }
+
+    #[test]
+    fn other_addresses_say_what_would_be_right() {
+        for (url, says) in [
+            ("", "`memory:` or `sqlite:PATH`"),
+            ("machina", "`memory:` or `sqlite:PATH`"),
+            ("memory", "`memory:` or `sqlite:PATH`"),
+            ("memory:x", "nothing else"),
+            ("postgres://u:hunter2@h/x.db", "`postgres:` is neither"),
+            ("sqlite:", "must name a file"),
+            ("sqlite://", "must name a file"),
+            ("sqlite::memory:", "must be `memory:`"),
+            ("sqlite:x.db?mode=rwc", "no parameters"),
+            ("sqlite:~/x.db", "path in full"),
+        ] {
+            let error = Address::parse(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert_eq!(error.context().problems[0].field, "store");
+            assert!(error.message().contains(says) && !error.message().contains("hunter2"), "{url}: {error}");
+        }
+    }
+}

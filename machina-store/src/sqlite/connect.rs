@@ -1,0 +1,98 @@
+//! Connections and the schema. It refuses files of other programs and schemas
+//! that it does not know.
+
+use std::path::Path;
+use std::time::Duration;
+
+use machina_core::{Error, ErrorKind, Result};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr, SqlitePool};
+
+use super::file::unusable;
+use super::statement::database_error;
+
+/// What `PRAGMA application_id` says in a file of Machina: "MCHN".
+const APPLICATION_ID: i64 = 0x4D43_484E;
+
+/// How many snapshots may be read at once.
+const READERS_MAX: u32 = 4;
+
+/// Every migration, in order; the version is the number in the file's name.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "initial", include_str!("../../migrations/0001_initial.sql"))];
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging()
+}
+
+/// Looks at the file without changing it.
+pub(super) async fn inspect(path: &Path) -> Result<()> {
+    let unreadable = |error| unreadable(path, error);
+    let mut connection = options(path).connect().await.map_err(unreadable)?;
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut connection).await.map_err(unreadable)?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(unreadable)?;
+    connection.close().await.map_err(database_error)?;
+    if id == APPLICATION_ID || (id == 0 && tables == 0) {
+        Ok(())
+    } else {
+        Err(unusable(path, "is a database of another program"))
+    }
+}
+
+/// Whatever is wrong at this point, the message names the file.
+fn unreadable(path: &Path, error: sqlx::Error) -> Error {
+    let error = database_error(error);
+    if error.kind() == ErrorKind::Invalid {
+        return unusable(path, error.message()).caused_by(error);
+    }
+    Error::new(error.kind(), format!("`{}` cannot be opened: {}", path.display(), error.message())).caused_by(error)
+}
+
+/// The one connection that writes.
+///
+/// `synchronous = FULL` syncs the log at every commit: with `NORMAL` a commit
+/// that was acknowledged could be gone after a loss of power.
+pub(super) async fn writer(path: &Path) -> Result<SqlitePool> {
+    let options = options(path).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+    pool(1).connect_with(options).await.map_err(database_error)
+}
+
+/// Connections that cannot write, made when needed.
+pub(super) fn readers(path: &Path) -> SqlitePool {
+    pool(READERS_MAX).connect_lazy_with(options(path).pragma("query_only", "on"))
+}
+
+fn pool(connections_max: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections_max)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_before_acquire(false)
+}
+
+/// Brings the schema up to date. The file is marked as ours before there is
+/// anything in it, so that one whose making was interrupted is known again.
+pub(super) async fn migrate(writer: &SqlitePool, path: &Path) -> Result<()> {
+    let mark = AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
+    sqlx::query(mark).execute(writer).await.map_err(database_error)?;
+    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
+    let path = path.display();
+    migrator.run(writer).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => Error::unsupported(format!(
+            "`{path}` was written by a newer Machina: it has schema {version}, and this one knows only up to {}",
+            MIGRATIONS.len()
+        )),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_error(error),
+        other => Error::internal(format!("the schema of `{path}` cannot be brought up to date: {other}")),
+    })
+}

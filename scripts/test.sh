@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Runs every test, after installing what they need. Ends at the first stage that fails.
+#
+#   scripts/test.sh          all of it
+#   scripts/test.sh --fast   without installing the fleet (tests use what is there) and without docs
+set -euo pipefail
+
+usage() {
+    sed -n '2,5s/^# \{0,1\}//p' "$0"
+}
+
+fast=no
+for option in "$@"; do
+    case $option in
+        --fast) fast=yes ;;
+        -h | --help) usage && exit 0 ;;
+        *)
+            echo "scripts/test.sh: unknown option $option" >&2
+            usage >&2
+            exit 2
+            ;;
+    esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+stage=start
+
+heading() {
+    stage=$1
+    printf '\n=== %s (at %d s) ===\n' "$stage" "$SECONDS"
+}
+
+finish() {
+    local code=$?
+    if ((code == 0)); then
+        printf '\n=== all done in %d s ===\n' "$SECONDS"
+    else
+        printf '\n=== FAILED in: %s (exit code %d) after %d s ===\n' "$stage" "$code" "$SECONDS"
+    fi
+}
+trap finish EXIT
+
+need() { # COMMAND WHAT-TO-DO
+    if ! command -v "$1" >/dev/null; then
+        echo "$1 is missing: $2" >&2
+        exit 1
+    fi
+}
+
+# The bundled SQLite and the TLS library are compiled from C.
+need_c_compiler() {
+    local packages=()
+    command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    command -v make >/dev/null || packages+=(make)
+    command -v cmake >/dev/null || packages+=(cmake)
+    if ((${#packages[@]} == 0)); then
+        return
+    fi
+    if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        echo "a C compiler, make and cmake are needed; missing here: ${packages[*]}" >&2
+        exit 1
+    fi
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
+}
+
+heading "what this machine has"
+need cargo "install Rust 1.94 or newer"
+cargo --version
+cargo fmt --version || { echo "run: rustup component add rustfmt" >&2; exit 1; }
+cargo clippy --version || { echo "run: rustup component add clippy" >&2; exit 1; }
+need_c_compiler
+if [[ $fast == no ]]; then
+    need python3 "install Python 3.9 or newer"
+    need npm "install Node.js 20 or newer, with npm"
+    need git "install git"
+    echo "$(python3 --version), node $(node --version), npm $(npm --version 2>/dev/null)"
+fi
+
+# In CI the committed Cargo.lock is what is tested; at home a changed manifest may update it.
+locked=()
+if [[ -n ${CI:-} ]]; then
+    locked=(--locked)
+fi
+
+heading "format"
+cargo fmt --all --check
+
+if [[ $fast == no ]]; then
+    heading "fleet of real MCP servers"
+    python3 tests/fleet/install.py --ci
+    python3 tests/fleet/test_install.py
+fi
+
+heading "clippy"
+cargo clippy ${locked[@]+"${locked[@]}"} --workspace --all-targets -- -D warnings
+
+heading "tests"
+cargo test ${locked[@]+"${locked[@]}"} --workspace --no-fail-fast
+
+if [[ $fast == no ]]; then
+    heading "docs"
+    RUSTDOCFLAGS="-D warnings" cargo doc ${locked[@]+"${locked[@]}"} --workspace --no-deps
+fi
