@@ -36,6 +36,7 @@ struct Observed {
     parameters: HealthParameters,
     last_pass: Option<Instant>,
     last_exit: Option<Instant>,
+    last_probe: Option<Instant>,
     /// What the process wrote to stderr before the last failure.
     stderr_tail: String,
     uptime: Uptime,
@@ -87,6 +88,7 @@ impl Cell {
                 parameters,
                 last_pass: None,
                 last_exit: None,
+                last_probe: None,
                 stderr_tail: String::new(),
                 uptime: Uptime::default(),
             }),
@@ -196,6 +198,18 @@ impl Cell {
     pub(crate) fn listing_definitions(&self) {
         self.stale_definitions.store(false, Ordering::Relaxed);
         self.unlisted_probes.store(0, Ordering::Relaxed);
+    }
+
+    /// A probe begins now.
+    pub(crate) fn probing(&self) {
+        self.observed().last_probe = Some(Instant::now());
+    }
+
+    /// Whether no probe has begun within `window`: then a failed call is reason
+    /// enough for one.
+    pub(crate) fn is_unprobed_for(&self, window: Duration) -> bool {
+        let last = self.observed().last_probe;
+        last.is_none_or(|last| Instant::now().saturating_duration_since(last) >= window)
     }
 
     /// Notes that the process ended; says whether it had held for `window`, so

@@ -34,6 +34,20 @@ pub enum Order {
     Status,
 }
 
+impl Order {
+    /// The word in a query.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::CreatedAt => "created_at",
+            Self::UpdatedAt => "updated_at",
+            Self::BuildPriority => "build_priority",
+            Self::Status => "status",
+        }
+    }
+}
+
 /// Which services to read. A field that is empty or `None` filters nothing; a
 /// list with several values accepts any of them, except `tags` and
 /// `capability`, which must all be there.
@@ -130,6 +144,38 @@ impl Query {
         }
         query.limit()?;
         Ok(query)
+    }
+
+    /// The pairs that [`Query::from_pairs`] makes this query of. A tag or a
+    /// capability with a comma in it cannot be told from two.
+    #[must_use]
+    pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
+        let text = |value: &Option<String>| value.clone().into_iter().collect();
+        let flag = |value: Option<bool>| value.map(|value| value.to_string()).into_iter().collect();
+        let order = match (self.order, self.descending) {
+            (Order::Name, false) => Vec::new(),
+            (order, descending) => vec![format!("{}{}", if descending { "-" } else { "" }, order.as_str())],
+        };
+        let values: [(&'static str, Vec<String>); 17] = [
+            ("text", text(&self.text)),
+            ("name", text(&self.name)),
+            ("build_type", self.build_type.iter().map(|word| word.as_str().to_owned()).collect()),
+            ("required", flag(self.required)),
+            ("build_priority", self.build_priority.iter().map(|word| word.as_str().to_owned()).collect()),
+            ("enabled", flag(self.enabled)),
+            ("status", self.status.iter().map(|word| word.as_str().to_owned()).collect()),
+            ("tags", self.tags.iter().map(Tag::to_string).collect()),
+            ("capability", self.capability.clone()),
+            ("region", text(&self.region)),
+            ("environment", text(&self.environment)),
+            ("tenant", text(&self.tenant)),
+            ("category", text(&self.category)),
+            ("tool", text(&self.tool)),
+            ("order", order),
+            ("cursor", text(&self.cursor)),
+            ("limit", self.limit.map(|limit| limit.to_string()).into_iter().collect()),
+        ];
+        values.into_iter().flat_map(|(name, values)| values.into_iter().map(move |value| (name, value))).collect()
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
@@ -290,6 +336,38 @@ mod tests {
         assert_eq!(query.build_type, [BuildType::Fastmcp, BuildType::Docker]);
         assert_eq!(query.tags.len(), 3);
         assert_eq!((query.order, query.descending), (Order::UpdatedAt, true));
+    }
+
+    #[test]
+    fn a_query_becomes_pairs_and_back() {
+        let text = |text: &str| Some(text.to_owned());
+        let query = Query {
+            text: text("a b"),
+            name: text("n*"),
+            build_type: vec![BuildType::Docker, BuildType::Other],
+            required: Some(false),
+            build_priority: vec![BuildPriority::High],
+            enabled: Some(true),
+            status: vec![Status::Healthy, Status::Unknown],
+            tags: vec![Tag::new("x").unwrap(), Tag::new("y").unwrap()],
+            capability: vec!["c".to_owned()],
+            region: text("r"),
+            environment: text("e"),
+            tenant: text("t"),
+            category: text("k"),
+            tool: text("l"),
+            order: Order::UpdatedAt,
+            descending: true,
+            cursor: text("abc"),
+            limit: Some(7),
+        };
+        for query in [query, Query::default()] {
+            let pairs = query.to_pairs();
+            let read = Query::from_pairs(pairs.iter().map(|(name, value)| (*name, value.as_str()))).unwrap();
+            assert_eq!(read, query);
+        }
+        let orders = [Order::Name, Order::CreatedAt, Order::UpdatedAt, Order::BuildPriority, Order::Status];
+        assert!(orders.iter().all(|order| serde_json::to_value(order).unwrap() == order.as_str()));
     }
 
     #[test]

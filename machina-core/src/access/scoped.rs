@@ -275,19 +275,12 @@ impl Router for Scoped {
         let view = self.routed(request.service.as_str(), Some(request.tool.as_str()))?;
         let started = tokio::time::Instant::now();
         let core = &self.core;
-        let observe = |instance, observation: crate::health::Observation| {
-            let Some((_, seen)) = view.instance(instance) else { return };
-            let passed = observation.response_time.is_some();
-            core.observe(&view, instance, seen.cell.ticket(), observation);
-            if !passed {
-                core.monitor.hint(instance);
-            }
-        };
+        let observe = |instance, observation| core.observe_call(&view, instance, observation);
         let route =
             Route { view: &view, sessions: &core.sessions, config: &core.config, key: self.key(), observe: &observe };
         let outcome = call(&route, request, options).await;
         self.record_call(request, started, &outcome);
-        outcome
+        outcome.inspect_err(|error| core.doubt_definitions(&view, error))
     }
 }
 

@@ -21,6 +21,9 @@ use crate::view::{InstanceView, ServiceView};
 /// How long a failed probe waits before it is confirmed on a new connection.
 const CONFIRM_AFTER: Duration = Duration::from_millis(250);
 
+/// A failed call asks for a probe at most this often.
+const HINT_WINDOW: Duration = Duration::from_secs(1);
+
 /// A process that held for this long is started again at once when it ends.
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
@@ -113,12 +116,40 @@ impl Core {
             self.publish_health(service, instance, recorded);
         }
         let sequence = cell.ticket();
+        cell.probing();
         let mut observation = self.prober.probe(&target, cell.parameters().timeout).await;
         if is_pass(&observation) && cell.definitions_are_due(self.config.health.list_every) {
             observation = self.list(service, seen, &target, observation).await;
         }
         self.sampled(service, instance, &observation);
         self.observe(service, instance, sequence, observation);
+    }
+
+    /// What a call saw of an instance: evidence, and when the call failed a
+    /// reason to look closer, unless that was done a moment ago.
+    pub(crate) fn observe_call(&self, service: &ServiceView, instance: InstanceId, observation: Observation) {
+        let Some((_, seen)) = service.instance(instance) else { return };
+        let failed = matches!(observation.outcome, ProbeOutcome::Fail { .. } | ProbeOutcome::Inconclusive);
+        self.observe(service, instance, seen.cell.ticket(), observation);
+        if failed && seen.cell.is_unprobed_for(HINT_WINDOW) {
+            self.monitor.hint(instance);
+        }
+    }
+
+    /// An instance that says it has no such method, or takes no such arguments,
+    /// may publish something else than is known.
+    pub(crate) fn doubt_definitions(&self, service: &ServiceView, error: &Error) {
+        const METHOD_NOT_FOUND: i64 = -32601;
+        const INVALID_PARAMS: i64 = -32602;
+        let context = error.context();
+        if !matches!(context.upstream_code, Some(METHOD_NOT_FOUND | INVALID_PARAMS)) {
+            return;
+        }
+        let instance = context.instance.as_deref().and_then(|id| id.parse().ok());
+        if let Some((instance, seen)) = instance.and_then(|id| service.instance(id)) {
+            seen.cell.doubt_definitions();
+            self.monitor.hint(instance.id);
+        }
     }
 
     /// Whether the instance need not be probed now: it answered a call of late,
