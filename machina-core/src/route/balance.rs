@@ -107,8 +107,10 @@ impl Balancer for PeakEwma {
         let count = candidates.len();
         if count <= SCAN_MAX {
             let start = modulo(call.ordinal, count);
-            let rotated = (0..count).map(|offset| (start + offset) % count);
-            return rotated.min_by(|a, b| candidates[*a].cost().total_cmp(&candidates[*b].cost())).unwrap_or(0);
+            let (after, before) = candidates.split_at(start);
+            let rotated = (start..).zip(before).chain((0..).zip(after));
+            let costs = rotated.map(|(index, candidate)| (index, candidate.cost()));
+            return costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(index, _)| index);
         }
         let first = modulo(call.random, count);
         let second = (first + 1 + modulo(call.random >> 32, count - 1)) % count;

@@ -152,7 +152,7 @@ impl Connector for SimConnector {
             Behaviour::Refuse => return Err(Error::unreachable("connection refused").at(Phase::NotSent)),
             Behaviour::Wedged => std::future::pending().await,
             Behaviour::Unauthorised => return Err(unauthorised()),
-            _ => tokio::time::sleep(latency).await,
+            _ => pause(latency).await,
         }
         let (generation, listed) = self.with(&instance, |sim| (sim.generation.subscribe(), sim.listed.subscribe()));
         let opened = *generation.borrow();
@@ -211,7 +211,7 @@ impl SimSession {
         if let Some(progress) = &context.progress {
             progress(Progress { progress: 0.5, total: Some(1.0), message: None });
         }
-        tokio::time::sleep(latency).await;
+        pause(latency).await;
         match behaviour {
             Behaviour::LoseAnswers | Behaviour::LoseAfterProgress => {
                 Err(Error::lost("connection reset").at(Phase::MaybeExecuted))
@@ -224,6 +224,14 @@ impl SimSession {
                 Ok(result(json!({"content": [{"type": "text", "text": text}], "x-unknown": 1})))
             }
         }
+    }
+}
+
+/// Sleeps, or does not: even the shortest sleep lasts until the timer's next
+/// millisecond.
+async fn pause(latency: Duration) {
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
     }
 }
 
@@ -289,7 +297,7 @@ impl Session for SimSession {
             Behaviour::Unauthorised => Err(unauthorised()),
             _ => {
                 let pong = async {
-                    tokio::time::sleep(latency).await;
+                    pause(latency).await;
                     Ok(())
                 };
                 self.answer(pong).await

@@ -1,0 +1,225 @@
+//! The two connectors: from an endpoint as it was declared to an open session.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use machina_core::{
+    Connector, Endpoint, Era, Error, ErrorKind, HttpEndpoint, Phase, Result, Session, StdioEndpoint, Target,
+};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
+
+use super::child::Program;
+use super::config::{ClientConfig, HttpConfig, StdioConfig};
+use super::environment::{Environment, for_child, resolved};
+use super::handshake::{Failure, Greeting, legacy_first, modern_first, modern_first_over_http, of_connect};
+use super::http_link::{HttpLink, client, header};
+use super::ring::Secrets;
+use super::session::Opening;
+use super::stdio::StdioLink;
+
+/// How long a starting child counts among those that are starting.
+const START_SHARE: Duration = Duration::from_secs(10);
+
+/// Every connector of this crate. `environment` is what placeholders refer to
+/// and what children inherit from.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] if the system has no usable TLS.
+pub fn connectors(config: ClientConfig, environment: Environment) -> Result<Vec<Arc<dyn Connector>>> {
+    let ClientConfig { stdio, http } = config;
+    Ok(vec![
+        Arc::new(StdioConnector::new(stdio, environment.clone())),
+        Arc::new(HttpConnector::new(http, environment)?),
+    ])
+}
+
+/// Starts MCP servers as child processes and speaks to them over their standard streams.
+pub struct StdioConnector {
+    config: StdioConfig,
+    environment: Environment,
+    starts: Semaphore,
+}
+
+impl StdioConnector {
+    /// A connector whose children inherit from `environment`.
+    #[must_use]
+    pub fn new(config: StdioConfig, environment: Environment) -> Self {
+        let starts = Semaphore::new(config.starts_max.clamp(1, Semaphore::MAX_PERMITS));
+        Self { config, environment, starts }
+    }
+
+    fn program(&self, endpoint: &StdioEndpoint, target: &Target) -> Result<(Program, Secrets)> {
+        let mut declared = target.env.clone();
+        declared.extend(endpoint.env.clone());
+        let env = for_child(&self.environment, &self.config.inherit_env, &declared, &self.config.allow_env)?;
+        let args = endpoint.args.iter().enumerate();
+        let args: Vec<_> =
+            args.map(|(n, arg)| resolved(&self.environment, &format!("args[{n}]"), arg)).collect::<Result<_>>()?;
+        let cwd = endpoint.cwd.as_ref().map(|cwd| {
+            let cwd = cwd.to_str().ok_or_else(|| Error::invalid_field("cwd", "must be UTF-8"))?;
+            self.environment.resolve("cwd", cwd).map(Into::into)
+        });
+        let hidden_args = endpoint.args.iter().zip(&args).filter(|(declared, _)| declared.expose() != declared.shown());
+        let secrets = declared.keys().filter_map(|name| env.get(name).cloned());
+        let secrets = Secrets::new(secrets.chain(hidden_args.map(|(_, arg)| arg.clone())));
+        let command = self.environment.resolve("command", &endpoint.command)?;
+        Ok((Program { command, args, env, cwd: cwd.transpose()? }, secrets))
+    }
+
+    /// Starts the program once and greets it by `greet`.
+    async fn attempt<G>(&self, (program, secrets): &(Program, Secrets), greet: G) -> Result<Arc<dyn Session>, Failure>
+    where
+        G: AsyncFnOnce(&StdioLink) -> Result<Greeting, Failure>,
+    {
+        let opening = Opening::new();
+        let started = StdioLink::start(program, secrets.clone(), &self.config, opening.events.clone(), &opening.tasks);
+        let link = started.map_err(Failure::Final)?;
+        match greet(&link).await {
+            Ok(greeting) => Ok(opening.done(Arc::new(link), greeting)),
+            Err(failure) => {
+                let tail = link.stderr_summary();
+                link.kill().await;
+                Err(failure.with_stderr(tail))
+            }
+        }
+    }
+
+    async fn start(&self, target: &Target, endpoint: &StdioEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
+        let program = self.program(endpoint, target)?;
+        let permit = timeout_at(deadline, self.starts.acquire())
+            .await
+            .map_err(|_| Error::timeout("too many other servers are starting"))?;
+        let mut started = Box::pin(self.negotiate(target, &program, deadline));
+        match timeout(START_SHARE, &mut started).await {
+            Ok(result) => result,
+            Err(_) => {
+                drop(permit);
+                started.await
+            }
+        }
+    }
+
+    /// Starts the program, a second time if it did not survive the question for its era.
+    async fn negotiate(
+        &self,
+        target: &Target,
+        program: &(Program, Secrets),
+        deadline: Instant,
+    ) -> Result<Arc<dyn Session>> {
+        let legacy = async |link: &StdioLink| legacy_first(link, deadline).await.map_err(Failure::Final);
+        if target.era == Some(Era::Legacy) {
+            return self.attempt(program, legacy).await.map_err(Failure::into_error);
+        }
+        let wait = match target.era {
+            Some(_) => target.timeout / 2,
+            None => self.config.discover_timeout,
+        };
+        let modern = async |link: &StdioLink| modern_first(link, wait, deadline).await;
+        match self.attempt(program, modern).await {
+            Err(Failure::Spoiled(why)) => {
+                tracing::debug!(service = %target.service.as_str(), %why, "asked for the stateless era in vain");
+                self.attempt(program, legacy).await.map_err(Failure::into_error)
+            }
+            result => result.map_err(Failure::into_error),
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for StdioConnector {
+    fn handles(&self, endpoint: &Endpoint) -> bool {
+        matches!(endpoint, Endpoint::Stdio(_))
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Arc<dyn Session>> {
+        let Endpoint::Stdio(endpoint) = &target.instance.endpoint else { return Err(not_mine(target)) };
+        let begun = Instant::now();
+        let session = self.start(target, endpoint, begun + target.timeout).await;
+        session.map_err(|error| of_connect(&format!("`{}`", endpoint.command), error, begun.elapsed()))
+    }
+}
+
+/// Shows limits, not the environment.
+impl fmt::Debug for StdioConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StdioConnector").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Speaks to MCP servers over Streamable HTTP, on one pool of connections.
+pub struct HttpConnector {
+    config: HttpConfig,
+    environment: Environment,
+    client: reqwest::Client,
+}
+
+impl HttpConnector {
+    /// A connector whose placeholders refer to `environment`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if the system has no usable TLS.
+    pub fn new(config: HttpConfig, environment: Environment) -> Result<Self> {
+        let client = client(&config)?;
+        Ok(Self { config, environment, client })
+    }
+
+    fn link(&self, endpoint: &HttpEndpoint, opening: &Opening) -> Result<HttpLink> {
+        let url = resolved(&self.environment, "url", &endpoint.url)?;
+        let url = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url = url.ok_or_else(|| Error::invalid_field("url", "must be an absolute http or https address"))?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &endpoint.headers {
+            let (name, value) = header(name, &resolved(&self.environment, &format!("headers.{name}"), value)?)?;
+            headers.insert(name, value);
+        }
+        let (events, tasks) = (opening.events.clone(), opening.tasks.clone());
+        Ok(HttpLink::new(self.client.clone(), url, headers, self.config.message_bytes_max, events, tasks))
+    }
+
+    async fn open(&self, target: &Target, endpoint: &HttpEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
+        let opening = Opening::new();
+        let link = self.link(endpoint, &opening)?;
+        let wait = match target.era {
+            Some(Era::Legacy) => Duration::ZERO,
+            Some(Era::Modern) => target.timeout / 2,
+            None => self.config.discover_timeout,
+        };
+        let greeting = match wait.is_zero() {
+            true => legacy_first(&link, deadline).await,
+            false => modern_first_over_http(&link, wait, deadline).await,
+        };
+        Ok(opening.done(Arc::new(link), greeting?))
+    }
+}
+
+#[async_trait]
+impl Connector for HttpConnector {
+    fn handles(&self, endpoint: &Endpoint) -> bool {
+        matches!(endpoint, Endpoint::Http(_))
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Arc<dyn Session>> {
+        let Endpoint::Http(endpoint) = &target.instance.endpoint else { return Err(not_mine(target)) };
+        let begun = Instant::now();
+        let session = self.open(target, endpoint, begun + target.timeout).await;
+        session.map_err(|error| of_connect("the server", error, begun.elapsed()))
+    }
+}
+
+/// Shows limits, not the environment.
+impl fmt::Debug for HttpConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpConnector").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn not_mine(target: &Target) -> Error {
+    let kind = target.instance.endpoint.kind();
+    Error::new(ErrorKind::Unsupported, format!("an endpoint of the kind `{kind}` needs another connector"))
+        .at(Phase::NotSent)
+}

@@ -1,0 +1,362 @@
+//! A link to a Streamable HTTP server of either era. Refuses redirects and
+//! proxies, and repeats nothing: what became of a request is told to the caller,
+//! who alone decides about a second attempt.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use machina_core::{Era, Error, Phase, Result, Tasks};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+use url::Url;
+
+use super::events::Events;
+use super::http_answer::Answers;
+use super::link::{Dialect, Link, OnProgress, Request, meta_of, unanswered};
+use super::param_headers::name_of;
+use super::status::{Refusal, retry_after};
+use super::wire::{self, Object};
+
+/// The most of a refusal's body that is read, in bytes, and how long that may take.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a message that nobody waits for may take: a reply, a cancellation, the end.
+const ASIDE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many such messages may be under way at a time; more are dropped.
+const ASIDES_MAX: usize = 16;
+/// How often a connection may be refused in a row until the server counts as gone.
+const REFUSED_MAX: u32 = 2;
+/// The pauses before a broken listening stream is opened again: the first, the longest.
+const LISTEN_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// The first revision whose requests name it in a header.
+const FIRST_VERSION_IN_HEADER: &str = "2025-06-18";
+
+/// A connection to one HTTP server.
+#[derive(Debug)]
+pub(crate) struct HttpLink(Arc<Peer>);
+
+/// What the link and its tasks share.
+pub(super) struct Peer {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    pub(super) events: Arc<Events>,
+    pub(super) message_bytes_max: usize,
+    session: OnceLock<HeaderValue>,
+    next_id: AtomicU64,
+    tasks: Tasks,
+    asides: Arc<Semaphore>,
+}
+
+impl HttpLink {
+    pub(crate) fn new(
+        client: Client,
+        url: Url,
+        headers: HeaderMap,
+        message_bytes_max: usize,
+        events: Arc<Events>,
+        tasks: Tasks,
+    ) -> Self {
+        Self(Arc::new(Peer {
+            client,
+            url,
+            headers,
+            events,
+            message_bytes_max,
+            session: OnceLock::new(),
+            next_id: AtomicU64::new(1),
+            tasks,
+            asides: Arc::new(Semaphore::new(ASIDES_MAX)),
+        }))
+    }
+}
+
+#[async_trait]
+impl Link for HttpLink {
+    async fn exchange(&self, request: Request<'_>, on_progress: OnProgress<'_>) -> Result<Value> {
+        let peer = &self.0;
+        let Request { method, mut params, dialect, stage, progress, param_headers } = request;
+        if let Some(reason) = peer.events.closed() {
+            return Err(unanswered(reason.message(), Phase::NotSent));
+        }
+        let id = peer.next_id.fetch_add(1, Ordering::Relaxed);
+        dialect.stamp(&mut params);
+        if progress {
+            meta_of(&mut params).insert("progressToken".into(), id.into());
+        }
+        let body = wire::request(id, method, &params);
+        if body.len() > peer.message_bytes_max {
+            let detail = format!("must fit into {} bytes, has {}", peer.message_bytes_max, body.len());
+            return Err(Error::invalid_field("params", detail).at(Phase::NotSent));
+        }
+        let mut post = peer.post(body, method, dialect);
+        if dialect.era == Era::Modern {
+            post = post.header("Mcp-Method", method);
+            for (name, value) in
+                name_of(method, &params).map(|n| ("Mcp-Name".to_owned(), n)).into_iter().chain(param_headers)
+            {
+                post = post.header(name, value);
+            }
+        }
+        stage.begin();
+        let mut cancel = Cancel { peer, dialect, id: Some(id).filter(|_| method != "initialize") };
+        let answer = async {
+            let response = peer.accepted(method, post.send().await.map_err(|error| peer.not_received(error))?).await?;
+            if method == "initialize"
+                && let Some(session) = response.headers().get("mcp-session-id")
+            {
+                let mut session = session.clone();
+                session.set_sensitive(true);
+                let _ = peer.session.set(session);
+            }
+            Answers { peer, dialect, id, method }.answer(response, on_progress).await
+        };
+        let answer = answer.await;
+        // An answer of any kind, or nothing sent: there is nothing to cancel.
+        if answer.as_ref().map_or_else(|error| error.context().phase != Some(Phase::MaybeExecuted), |_| true) {
+            cancel.id = None;
+        }
+        answer
+    }
+
+    async fn notify(&self, method: &str, params: &Object, dialect: &Dialect) -> Result<()> {
+        let post = self.0.post(wire::notification(method, params), method, dialect);
+        let response = post.send().await.map_err(|error| self.0.not_received(error))?;
+        self.0.accepted(method, response).await.map(drop)
+    }
+
+    async fn follow(&self, dialect: &Dialect) {
+        let peer = &self.0;
+        let mut last_id = None;
+        let (mut pause, mut refused) = (LISTEN_PAUSES.0, 0);
+        loop {
+            let begun = Instant::now();
+            match peer.get(dialect, last_id.as_deref()).send().await {
+                Ok(response) if is_stream(&response) => {
+                    refused = 0;
+                    Answers { peer, dialect, id: 0, method: "" }.listen(response, &mut last_id).await;
+                    // What changes until the stream is open again is not announced to us.
+                    peer.events.change();
+                }
+                // Most servers have nothing to say of their own accord.
+                Ok(response) if !response.status().is_server_error() => return,
+                Err(error) if error.is_connect() && refused + 1 == REFUSED_MAX => {
+                    return peer.events.close(peer.not_received(error).with(|c| c.hard = true));
+                }
+                Err(error) if error.is_connect() => refused += 1,
+                Ok(_) | Err(_) => {}
+            }
+            sleep(pause).await;
+            let lasted = begun.elapsed() > LISTEN_PAUSES.1;
+            pause = if lasted { LISTEN_PAUSES.0 } else { (pause * 2).min(LISTEN_PAUSES.1) };
+        }
+    }
+
+    fn stderr_tail(&self) -> String {
+        String::new()
+    }
+
+    fn process_id(&self) -> Option<u32> {
+        None
+    }
+
+    async fn close(&self, dialect: &Dialect) {
+        self.0.events.close(Error::unavailable("the session was closed"));
+        if self.0.session.get().is_some() {
+            let end = self.0.dressed(self.0.client.delete(self.0.url.clone()), dialect);
+            // A server need not know how to end a session; it will forget it some day.
+            let _ = timeout(ASIDE_TIMEOUT, end.send()).await;
+        }
+    }
+}
+
+/// Shows no address and no header: either may hold a secret.
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("host", &self.url.host_str()).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    fn post(&self, body: Vec<u8>, method: &str, dialect: &Dialect) -> RequestBuilder {
+        let post = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
+        let post = post.header(ACCEPT, "application/json, text/event-stream").body(body);
+        if method == "initialize" { post.headers(self.headers.clone()) } else { self.dressed(post, dialect) }
+    }
+
+    /// A request to listen, from the event `last_id` on.
+    pub(super) fn get(&self, dialect: &Dialect, last_id: Option<&str>) -> RequestBuilder {
+        let get = self.dressed(self.client.get(self.url.clone()).header(ACCEPT, "text/event-stream"), dialect);
+        match last_id {
+            Some(id) => get.header("Last-Event-ID", id),
+            None => get,
+        }
+    }
+
+    /// The request with the declared headers, the version and the session.
+    fn dressed(&self, mut request: RequestBuilder, dialect: &Dialect) -> RequestBuilder {
+        request = request.headers(self.headers.clone());
+        if dialect.version.as_str() >= FIRST_VERSION_IN_HEADER {
+            request = request.header("MCP-Protocol-Version", &dialect.version);
+        }
+        match self.session.get() {
+            Some(session) => request.header("Mcp-Session-Id", session),
+            None => request,
+        }
+    }
+
+    /// The response, if it is a success; otherwise what the refusal means.
+    async fn accepted(&self, method: &str, mut response: Response) -> Result<Response> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let retry_after = retry_after(response.headers(), machina_core::now());
+        let mut body = Vec::new();
+        let _ = timeout(REFUSAL_TIMEOUT, async {
+            while let Ok(Some(chunk)) = response.chunk().await {
+                let room = REFUSAL_BYTES_MAX - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if body.len() == REFUSAL_BYTES_MAX {
+                    break;
+                }
+            }
+        })
+        .await;
+        let in_session = self.session.get().is_some();
+        let refusal = Refusal { method, status, retry_after, body: &body, in_session };
+        let error = refusal.error();
+        if refusal.ends_session() {
+            self.events.close(error.clone());
+        }
+        Err(error)
+    }
+
+    /// What it means that no response came.
+    pub(super) fn not_received(&self, error: reqwest::Error) -> Error {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let error = error.without_url();
+        let cause = root_cause(&error);
+        if error.is_builder() {
+            return Error::invalid(format!("the request could not be built: {cause}")).at(Phase::NotSent);
+        }
+        if error.is_connect() {
+            return unanswered(format!("could not connect to {host}:{port}: {cause}"), Phase::NotSent);
+        }
+        unanswered(format!("the connection to {host}:{port} broke: {cause}"), Phase::MaybeExecuted)
+    }
+
+    /// Posts a message that nobody waits for, in the background.
+    pub(super) fn aside(self: &Arc<Self>, body: Vec<u8>, dialect: &Dialect) {
+        let Ok(permit) = self.asides.clone().try_acquire_owned() else { return };
+        if Handle::try_current().is_err() {
+            return;
+        }
+        let post = self.post(body, "", dialect);
+        self.tasks.spawn("mcp-aside", async move {
+            if let Ok(Err(error)) = timeout(ASIDE_TIMEOUT, post.send()).await {
+                tracing::debug!(error = %error.without_url(), "a message was not delivered");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// The innermost reason of an error: the one that says something.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// Cancels a request upstream when its future is dropped before the answer came.
+/// In the stateless era the closed stream says it; before, a message does.
+struct Cancel<'a> {
+    peer: &'a Arc<Peer>,
+    dialect: &'a Dialect,
+    id: Option<u64>,
+}
+
+impl Drop for Cancel<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.filter(|_| self.dialect.era == Era::Legacy) {
+            self.peer.aside(wire::cancellation(id, &Object::new()), self.dialect);
+        }
+    }
+}
+
+/// A client for one connector: pooled, without redirects, proxies and repeats.
+pub(crate) fn client(config: &super::config::HttpConfig) -> Result<Client> {
+    Client::builder()
+        .user_agent(concat!("machina/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .tcp_nodelay(true)
+        .connect_timeout(config.connect_timeout)
+        .pool_max_idle_per_host(config.idle_connections_max)
+        .pool_idle_timeout(config.idle_timeout)
+        .build()
+        .map_err(|error| Error::internal(format!("no HTTP client: {}", root_cause(&error))))
+}
+
+/// Headers that the protocol itself sets.
+const RESERVED: &[&str] = &[
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// One declared header, its value already resolved.
+///
+/// # Errors
+/// [`machina_core::ErrorKind::Invalid`] naming the header; never its value.
+pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
+    let field = format!("headers.{name}");
+    let parsed = HeaderName::from_bytes(name.as_bytes());
+    let parsed = parsed.map_err(|_| Error::invalid_field(&field, "is not the name of a header"))?;
+    if RESERVED.contains(&parsed.as_str()) || parsed.as_str().starts_with("mcp-param-") {
+        return Err(Error::invalid_field(field, "is set by the protocol itself and cannot be declared"));
+    }
+    let mut value =
+        HeaderValue::from_str(value).map_err(|_| Error::invalid_field(field, "must not hold control characters"))?;
+    value.set_sensitive(true);
+    Ok((parsed, value))
+}
+
+/// Whether a response is a stream of events.
+pub(super) fn is_stream(response: &Response) -> bool {
+    response.status().is_success() && content_type(response).starts_with("text/event-stream")
+}
+
+pub(super) fn content_type(response: &Response) -> &str {
+    response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether a response says that it carries nothing.
+pub(super) fn is_empty_success(status: StatusCode) -> bool {
+    matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,217 @@
+//! What the two transports have in common: a request goes out, its answer or
+//! the truth about its fate comes back.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use machina_core::{Era, Error, ErrorKind, Phase, Result};
+use serde_json::{Value, json};
+
+use super::wire::{HEADER_MISMATCH, MISSING_CAPABILITY, Object, RpcError, UNSUPPORTED_VERSION};
+
+/// The protocol that a session speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dialect {
+    pub(crate) era: Era,
+    pub(crate) version: String,
+}
+
+/// The newest revision with a handshake, which Machina offers in `initialize`.
+pub(crate) const LEGACY_VERSION: &str = "2025-11-25";
+/// The stateless revision that Machina speaks.
+pub(crate) const MODERN_VERSION: &str = "2026-07-28";
+
+impl Dialect {
+    pub(crate) fn legacy(version: &str) -> Self {
+        Self { era: Era::of(version), version: version.to_owned() }
+    }
+
+    pub(crate) fn modern() -> Self {
+        Self { era: Era::Modern, version: MODERN_VERSION.to_owned() }
+    }
+
+    /// Adds to `params` what every request of the stateless era carries.
+    pub(crate) fn stamp(&self, params: &mut Object) {
+        if self.era == Era::Legacy {
+            return;
+        }
+        let meta = meta_of(params);
+        meta.insert("io.modelcontextprotocol/protocolVersion".into(), self.version.as_str().into());
+        meta.insert("io.modelcontextprotocol/clientInfo".into(), client_info());
+        meta.insert("io.modelcontextprotocol/clientCapabilities".into(), client_capabilities());
+    }
+}
+
+/// Who Machina says it is.
+pub(crate) fn client_info() -> Value {
+    json!({"name": "machina", "version": env!("CARGO_PKG_VERSION")})
+}
+
+/// What Machina can do for a server: say that it has no roots. It cannot sample
+/// and has no person to ask, so it does not claim to; servers that offer
+/// tools only to clients which can will offer fewer.
+pub(crate) fn client_capabilities() -> Value {
+    json!({"roots": {}})
+}
+
+/// The `_meta` object of `params`, made if need be.
+pub(crate) fn meta_of(params: &mut Object) -> &mut Object {
+    let meta = params.entry("_meta").or_insert_with(|| json!({}));
+    if !meta.is_object() {
+        *meta = json!({});
+    }
+    meta.as_object_mut().expect("was just made an object")
+}
+
+/// A request on its way.
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) params: Object,
+    pub(crate) dialect: &'a Dialect,
+    /// How far it has come; outlives the future that carries it.
+    pub(crate) stage: &'a std::sync::Arc<Stage>,
+    /// Whether the server is asked to report progress.
+    pub(crate) progress: bool,
+    /// Headers that repeat arguments (`Mcp-Param-*`); only for HTTP.
+    pub(crate) param_headers: Vec<(String, String)>,
+}
+
+/// How far a request has come on its way out.
+#[derive(Debug, Default)]
+pub(crate) struct Stage(AtomicU8);
+
+const QUEUED: u8 = 0;
+const WRITING: u8 = 1;
+const ABANDONED: u8 = 2;
+
+impl Stage {
+    /// Claims the request for writing; false if it was abandoned meanwhile.
+    pub(crate) fn begin(&self) -> bool {
+        self.0.compare_exchange(QUEUED, WRITING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Gives up a request that was not yet written; false if it was.
+    pub(crate) fn abandon(&self) -> bool {
+        self.0.compare_exchange(QUEUED, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Takes back [`Stage::begin`]: not one byte was accepted.
+    pub(crate) fn nothing_written(&self) {
+        self.0.store(QUEUED, Ordering::Release);
+    }
+
+    /// The phase of a failure at this point, before any answer.
+    pub(crate) fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            WRITING => Phase::MaybeExecuted,
+            _ => Phase::NotSent,
+        }
+    }
+}
+
+/// Takes the `params` of each `notifications/progress` of a request.
+pub(crate) type OnProgress<'a> = &'a mut (dyn FnMut(Value) + Send);
+
+/// A connection to one server. Dropping the future of an exchange cancels the
+/// request upstream.
+#[async_trait]
+pub(crate) trait Link: fmt::Debug + Send + Sync + 'static {
+    /// Sends a request and waits for its result. Every error carries a phase.
+    async fn exchange(&self, request: Request<'_>, on_progress: OnProgress<'_>) -> Result<Value>;
+
+    /// Sends a notification.
+    async fn notify(&self, method: &str, params: &Object, dialect: &Dialect) -> Result<()>;
+
+    /// Follows what a server with a handshake says outside of any answer, for as
+    /// long as there is anything to follow.
+    async fn follow(&self, dialect: &Dialect);
+
+    /// What the process wrote to stderr of late.
+    fn stderr_tail(&self) -> String;
+
+    /// The process behind the link, if there is one.
+    fn process_id(&self) -> Option<u32>;
+
+    /// Ends the link politely and returns when nothing of it is left.
+    async fn close(&self, dialect: &Dialect);
+}
+
+/// The error for a JSON-RPC error that a server answered `method` with.
+pub(crate) fn rejected(method: &str, error: &RpcError) -> Error {
+    let refused = [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION].contains(&error.code);
+    let phase = if refused { Phase::Refused } else { Phase::Answered };
+    let message = shortened(&error.message);
+    Error::rejected(format!("{method} was answered with error {}: {message}", error.code))
+        .at(phase)
+        .with(|c| c.upstream_code = Some(error.code))
+}
+
+/// The failure of a request that got no answer, by how far it had come.
+pub(crate) fn unanswered(message: impl Into<String>, phase: Phase) -> Error {
+    let kind = if phase == Phase::NotSent { ErrorKind::Unreachable } else { ErrorKind::Lost };
+    Error::new(kind, message).at(phase)
+}
+
+/// The failure of a request that outlasted its time.
+pub(crate) fn too_late(method: &str, limit: &str, phase: Phase) -> Error {
+    if phase == Phase::NotSent {
+        return Error::unreachable(format!("{method} could not be sent within {limit}")).at(phase);
+    }
+    Error::timeout(format!("{method} was not answered within {limit}")).at(phase)
+}
+
+/// Text of a server, cut to what fits into a message and rid of control characters.
+pub(crate) fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 500;
+    let clean = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut out: String = clean.take(CHARS_MAX).collect();
+    if text.trim().chars().nth(CHARS_MAX).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// A duration as a message shows it.
+pub(crate) fn shown(duration: Duration) -> String {
+    format!("{duration:.1?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_either_written_or_abandoned() {
+        let stage = Stage::default();
+        assert_eq!(stage.phase(), Phase::NotSent);
+        assert!(stage.begin() && !stage.abandon());
+        assert_eq!(stage.phase(), Phase::MaybeExecuted);
+        let stage = Stage::default();
+        assert!(stage.abandon() && !stage.begin());
+        assert_eq!(stage.phase(), Phase::NotSent);
+    }
+
+    #[test]
+    fn only_the_stateless_era_stamps_its_requests() {
+        let mut params = Object::new();
+        Dialect::legacy(LEGACY_VERSION).stamp(&mut params);
+        assert!(params.is_empty());
+        params.insert("_meta".into(), json!({"mine": 1}));
+        Dialect::modern().stamp(&mut params);
+        assert_eq!(params["_meta"]["mine"], 1);
+        assert_eq!(params["_meta"]["io.modelcontextprotocol/protocolVersion"], MODERN_VERSION);
+        assert_eq!(params["_meta"]["io.modelcontextprotocol/clientInfo"]["name"], "machina");
+        assert!(params["_meta"]["io.modelcontextprotocol/clientCapabilities"].is_object());
+    }
+
+    #[test]
+    fn a_wrong_header_was_refused_and_bad_arguments_were_answered() {
+        let error = |code| rejected("tools/call", &RpcError { code, message: "no\u{7}".into() });
+        assert_eq!(error(HEADER_MISMATCH).context().phase, Some(Phase::Refused));
+        assert_eq!(error(-32602).context().phase, Some(Phase::Answered));
+        assert_eq!(error(-32602).context().upstream_code, Some(-32602));
+        assert!(!error(-32602).message().contains('\u{7}'));
+    }
+}

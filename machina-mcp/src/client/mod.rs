@@ -1,0 +1,34 @@
+//! Towards MCP servers: child processes and Streamable HTTP, in both eras of the
+//! protocol. [`connectors`] gives one [`machina_core::Connector`] for each.
+//!
+//! The message layer is our own, not rmcp's client, for four reasons that are
+//! correctness and not taste: rmcp's typed lists drop unknown fields and fail as
+//! a whole over one malformed tool; it does not tell how far a failed request
+//! had come; it repeats requests and takes up sessions by itself, where only the
+//! retry classifier may repeat; and its wait for a silent older server is fixed
+//! and without a way back when the process has ended.
+
+mod child;
+mod config;
+mod connectors;
+mod definitions;
+mod environment;
+mod events;
+mod handshake;
+mod http_answer;
+mod http_link;
+pub(crate) mod lines;
+mod link;
+mod param_headers;
+mod pending;
+mod ring;
+mod session;
+mod sse;
+mod status;
+mod stdio;
+mod supervisor;
+mod wire;
+
+pub use config::{ClientConfig, HttpConfig, StdioConfig};
+pub use connectors::{HttpConnector, StdioConnector, connectors};
+pub use environment::Environment;

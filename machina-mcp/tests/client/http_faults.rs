@@ -1,0 +1,207 @@
+//! Streamable HTTP when something goes wrong: each failure has its phase.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::http_server::{Piece, Received, Server, event, json as json_reply, reply, result, stream_head};
+use crate::http_support::*;
+use machina_core::{CallContext, Connector, Era, ErrorKind, HttpEndpoint, Notice, Outcome, Phase};
+use machina_mcp::client::{Environment, HttpConfig, HttpConnector};
+use serde_json::{Map, Value, json};
+use tokio::time::{sleep, timeout};
+
+#[tokio::test]
+async fn refusals_of_a_call_are_told_apart() {
+    for (status, headers, kind, phase) in [
+        (401, &[][..], ErrorKind::Rejected, Phase::Refused),
+        (403, &[], ErrorKind::Rejected, Phase::Refused),
+        (429, &[("retry-after", "7")], ErrorKind::Overloaded, Phase::Refused),
+        (503, &[("retry-after", "7")], ErrorKind::Overloaded, Phase::Refused),
+        (503, &[], ErrorKind::Lost, Phase::MaybeExecuted),
+        (502, &[], ErrorKind::Lost, Phase::MaybeExecuted),
+        (307, &[("location", "http://127.0.0.1:1/")], ErrorKind::Rejected, Phase::Refused),
+        (202, &[], ErrorKind::Rejected, Phase::MaybeExecuted),
+    ] {
+        let server = answering(move |_| reply(status, headers, "")).await;
+        let session = connect(&server, Some(Era::Modern)).await.unwrap();
+        let error = call(&session).await.unwrap_err();
+        assert_eq!(phase_of(&error), (kind, phase), "{status}");
+        assert_eq!(error.context().retry_after_ms, (kind == ErrorKind::Overloaded).then_some(7_000));
+        assert_eq!(server.calls("tools/call").len(), 1, "{status}: nothing is repeated");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_credentials_says_so_when_connecting() {
+    for status in [401, 403] {
+        let server = Server::start(move |_| reply(status, &[("www-authenticate", "Bearer")], "")).await;
+        let error = connect(&server, None).await.unwrap_err();
+        assert_eq!(phase_of(&error), (ErrorKind::Rejected, Phase::NotSent));
+        assert_eq!(error.context().upstream_status, Some(status));
+        assert_eq!(server.received().len(), 1, "the handshake would meet the same");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_forgot_is_over() {
+    for (status, body) in
+        [(404, ""), (400, r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"No valid session ID"}}"#)]
+    {
+        let server = legacy(move |_| reply(status, &[("content-type", "application/json")], body)).await;
+        let session = connect(&server, None).await.unwrap();
+        let error = call(&session).await.unwrap_err();
+        assert_eq!(phase_of(&error), (ErrorKind::Unreachable, Phase::Refused));
+        assert_eq!(error.context().outcome, Some(Outcome::NotExecuted));
+        assert!(session.is_closed());
+        let notice = timeout(Duration::from_secs(1), session.notice()).await.unwrap();
+        assert!(matches!(notice, Notice::Closed(reason) if reason.context().upstream_status == Some(status)));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_was_not_sent() {
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    for url in [
+        format!("http://127.0.0.1:{port}/"),
+        "http://no-such-host.invalid/".into(),
+        format!("https://127.0.0.1:{port}/"),
+    ] {
+        let error = connector().connect(&target(HttpEndpoint::new(&url), None)).await.unwrap_err();
+        assert_eq!(phase_of(&error), (ErrorKind::Unreachable, Phase::NotSent), "{error}");
+    }
+    let server = answering(done).await;
+    let tls = server.url.replace("http:", "https:");
+    let error = connector().connect(&target(HttpEndpoint::new(&tls), None)).await.unwrap_err();
+    assert_eq!(phase_of(&error), (ErrorKind::Unreachable, Phase::NotSent), "TLS against plain HTTP: {error}");
+
+    let session = connect(&server, None).await.unwrap();
+    drop(server);
+    sleep(Duration::from_millis(50)).await;
+    let error = call(&session).await.unwrap_err();
+    assert_eq!(phase_of(&error), (ErrorKind::Unreachable, Phase::NotSent), "{error}");
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_lost_and_committed_once_progress_was_passed_on() {
+    let server = answering(|request| {
+        let token = &request.body["params"]["_meta"]["progressToken"];
+        let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress",
+            "params": {"progressToken": token, "progress": 1}});
+        vec![stream_head(), event(&progress), Piece::Hangup]
+    })
+    .await;
+    let session = connect(&server, None).await.unwrap();
+    assert_eq!(phase_of(&call(&session).await.unwrap_err()), (ErrorKind::Lost, Phase::MaybeExecuted));
+    let mut context = within();
+    context.progress = Some(Arc::new(|_| {}));
+    let error = session.call("echo", &Map::new(), &context).await.unwrap_err();
+    assert_eq!(phase_of(&error), (ErrorKind::Lost, Phase::Committed));
+}
+
+#[tokio::test]
+async fn an_answer_cut_at_any_byte_is_an_unknown_outcome_and_never_repeated() {
+    let body = r#"{"jsonrpc":"2.0","id":ID,"result":{"content":[]}}"#;
+    let plain =
+        format!("HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len() - 1);
+    let stream =
+        format!("HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: {body}\n\n");
+    for whole in [plain, stream] {
+        // Ids of one digit: two per session, the first of which is the question for the era.
+        let whole = whole.replace("ID", "2");
+        let cut = Arc::new(AtomicUsize::new(0));
+        let (bytes, at) = (whole.clone().into_bytes(), cut.clone());
+        let server =
+            answering(move |_| vec![Piece::Bytes(bytes[..at.load(Ordering::SeqCst)].to_vec()), Piece::Hangup]).await;
+        let connector = connector();
+        for length in 0..=whole.len() {
+            cut.store(length, Ordering::SeqCst);
+            let endpoint = HttpEndpoint::new(&server.url);
+            let session = connector.connect(&target(endpoint, Some(Era::Modern))).await.unwrap();
+            let answer = call(&session).await;
+            if length == whole.len() {
+                assert_eq!(answer.unwrap(), json!({"content": []}));
+            } else {
+                let error = answer.expect_err("cut");
+                assert_eq!(phase_of(&error), (ErrorKind::Lost, Phase::MaybeExecuted), "{length}: {error}");
+            }
+        }
+        assert_eq!(server.calls("tools/call").len(), whole.len() + 1, "each call arrived exactly once");
+    }
+}
+
+#[tokio::test]
+async fn whoever_stops_waiting_cancels_upstream() {
+    let slow = |_: &Received| vec![Piece::Pause(Duration::from_secs(30))];
+    let server = legacy(slow).await;
+    let session = connect(&server, None).await.unwrap();
+    let error = session.call("echo", &Map::new(), &CallContext::within(Duration::from_millis(100))).await.unwrap_err();
+    assert_eq!(phase_of(&error), (ErrorKind::Timeout, Phase::MaybeExecuted));
+    assert!(timeout(Duration::from_millis(100), call(&session)).await.is_err());
+    let context = within();
+    let cancelled = context.cancelled.clone();
+    let arguments = Map::new();
+    let (answer, ()) = tokio::join!(session.call("echo", &arguments, &context), async {
+        sleep(Duration::from_millis(50)).await;
+        cancelled.cancel();
+    });
+    assert_eq!(phase_of(&answer.unwrap_err()), (ErrorKind::Lost, Phase::MaybeExecuted));
+    for _ in 0..100 {
+        if server.calls("notifications/cancelled").len() == 3 {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let ids = |method: &str, at: &str| -> Vec<Value> {
+        server.calls(method).iter().map(|request| request.body.pointer(at).unwrap().clone()).collect()
+    };
+    assert_eq!(ids("notifications/cancelled", "/params/requestId"), ids("tools/call", "/id"));
+
+    let server = answering(slow).await;
+    let session = connect(&server, Some(Era::Modern)).await.unwrap();
+    assert!(timeout(Duration::from_millis(100), call(&session)).await.is_err());
+    sleep(Duration::from_millis(100)).await;
+    assert!(server.calls("notifications/cancelled").is_empty(), "the closed stream says it");
+}
+
+#[tokio::test]
+async fn a_server_that_vanishes_is_noticed_within_a_second_where_it_is_listened_to() {
+    for era in [Era::Legacy, Era::Modern] {
+        let server = Server::start(|request| match (request.verb.as_str(), request.method()) {
+            ("GET", _) | (_, "subscriptions/listen") => vec![stream_head(), Piece::Pause(Duration::from_secs(30))],
+            (_, "server/discover") => json_reply(&result(
+                request,
+                json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}}}),
+            )),
+            _ => polite(request).unwrap(),
+        })
+        .await;
+        let session = connect(&server, Some(era)).await.unwrap();
+        sleep(Duration::from_millis(300)).await;
+        drop(server);
+        let closed = async {
+            loop {
+                if let Notice::Closed(reason) = session.notice().await {
+                    return reason;
+                }
+            }
+        };
+        let reason = timeout(Duration::from_secs(1), closed).await.expect("in time");
+        assert!(reason.context().hard, "{era:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_refused() {
+    for streamed in [false, true] {
+        let server = answering(move |request| {
+            let big = result(request, json!({"content": "x".repeat(200_000)}));
+            if streamed { vec![stream_head(), event(&big), Piece::Hangup] } else { json_reply(&big) }
+        })
+        .await;
+        let config = HttpConfig { message_bytes_max: 100_000, ..HttpConfig::default() };
+        let connector = HttpConnector::new(config, Environment::default()).unwrap();
+        let session = connector.connect(&target(HttpEndpoint::new(&server.url), None)).await.unwrap();
+        assert_eq!(phase_of(&call(&session).await.unwrap_err()), (ErrorKind::Rejected, Phase::Answered));
+    }
+}

@@ -1,0 +1,127 @@
+//! A scripted HTTP server: says exactly what a test wants said, byte by byte.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) verb: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Value,
+}
+
+impl Received {
+    pub(crate) fn method(&self) -> &str {
+        self.body["method"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// What is sent back, piece by piece.
+pub(crate) enum Piece {
+    Bytes(Vec<u8>),
+    Pause(Duration),
+    /// The connection is closed here.
+    Hangup,
+}
+
+pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<Piece> {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    vec![Piece::Bytes(
+        format!("HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()).into_bytes(),
+    )]
+}
+
+pub(crate) fn json(body: &Value) -> Vec<Piece> {
+    reply(200, &[("content-type", "application/json")], &body.to_string())
+}
+
+/// The head of a stream of events; the connection ends with it.
+pub(crate) fn stream_head() -> Piece {
+    Piece::Bytes(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".to_vec())
+}
+
+pub(crate) fn event(data: &Value) -> Piece {
+    Piece::Bytes(format!("event: message\ndata: {data}\n\n").into_bytes())
+}
+
+pub(crate) fn result(request: &Received, result: Value) -> Value {
+    serde_json::json!({"jsonrpc": "2.0", "id": request.body["id"], "result": result})
+}
+
+type Script = Arc<dyn Fn(&Received) -> Vec<Piece> + Send + Sync>;
+
+pub(crate) struct Server {
+    pub(crate) url: String,
+    received: Arc<Mutex<Vec<Received>>>,
+    _running: JoinSet<()>,
+}
+
+impl Server {
+    pub(crate) async fn start(script: impl Fn(&Received) -> Vec<Piece> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (log, script): (_, Script) = (received.clone(), Arc::new(script));
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
+                let (log, script) = (log.clone(), script.clone());
+                connections.spawn(async move { _ = serve(stream, &log, &script).await });
+            }
+        });
+        Self { url, received, _running: running }
+    }
+
+    /// Everything that arrived so far.
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// Those requests that called the JSON-RPC method `method`.
+    pub(crate) fn calls(&self, method: &str) -> Vec<Received> {
+        self.received().into_iter().filter(|request| request.method() == method).collect()
+    }
+}
+
+async fn serve(stream: TcpStream, log: &Mutex<Vec<Received>>, script: &Script) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut first = String::new();
+        if stream.read_line(&mut first).await? == 0 {
+            return Ok(());
+        }
+        let mut headers = BTreeMap::new();
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).await?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        }
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        let request = Received { verb: first.split(' ').next().unwrap().to_owned(), headers, body };
+        log.lock().unwrap().push(request.clone());
+        for piece in script(&request) {
+            match piece {
+                Piece::Bytes(bytes) => stream.write_all(&bytes).await?,
+                Piece::Pause(pause) => tokio::time::sleep(pause).await,
+                Piece::Hangup => return Ok(()),
+            }
+        }
+    }
+}
