@@ -136,6 +136,9 @@ impl Core {
     pub(crate) fn observe(&self, view: &ServiceView, instance: InstanceId, sequence: u64, observation: Observation) {
         let Some((declared, seen)) = view.instance(instance) else { return };
         let recorded = seen.cell.record(sequence, observation);
+        if recorded.transition.is_some() {
+            self.monitor.within(instance, seen.cell.probe_delay());
+        }
         if let Some((from, to)) = recorded.transition
             && to == crate::health::HealthState::Unhealthy
             && from.is_up()

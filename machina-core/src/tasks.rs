@@ -23,13 +23,6 @@ impl Tasks {
         Self::default()
     }
 
-    /// A group of its own that is cancelled whenever this one is, and may be
-    /// closed before it.
-    #[must_use]
-    pub fn child(&self) -> Self {
-        Self { tracker: self.tracker.clone(), cancelled: self.cancelled.child_token() }
-    }
-
     /// Runs `future` until it ends or the group is cancelled: the future is
     /// dropped at its next `.await`.
     ///
@@ -43,6 +36,7 @@ impl Tasks {
         let cancelled = self.cancelled.clone();
         let tracked = self.tracker.track_future(async move {
             tokio::select! {
+                biased;
                 () = cancelled.cancelled() => {}
                 () = future => {}
             }

@@ -1,17 +1,19 @@
-//! Which commands someone outside the process may have it start: none that it
-//! was not going to start anyway. To register a command is to run it, as the
-//! user that runs the registry.
+//! What someone outside the process may not have it do on their behalf: start a
+//! command, read its environment, carry a secret elsewhere. To register a command
+//! is to run it as the user that runs the registry, and an address with
+//! `${NAME}` in it is told what that variable holds.
 
 use super::Principal;
 use crate::config::AccessConfig;
 use crate::error::{Error, Result};
-use crate::model::{Endpoint, Service};
+use crate::model::{Endpoint, Instance, Service};
 use crate::view::{Delta, View};
 
 /// # Errors
 /// [`Forbidden`](crate::ErrorKind::Forbidden) when a remote principal adds or
-/// changes a command, its arguments, its directory or its environment, and the
-/// configuration does not allow that.
+/// changes a command (its arguments, directory and environment included) or an
+/// endpoint with a placeholder, or moves an endpoint together with its secrets,
+/// and the configuration does not allow that.
 pub(super) fn refuse_new_commands(
     before: &View,
     deltas: &[Delta],
@@ -24,27 +26,51 @@ pub(super) fn refuse_new_commands(
     for delta in deltas {
         let Delta::Put(service) = delta else { continue };
         let known = before.by_id(service.id).map(|view| &**view.service());
-        if let Some(index) = new_command(known, service) {
+        for (index, instance) in service.spec.instances.iter().enumerate() {
+            let Some(what) = reached_for(known, service, instance) else { continue };
+            let (name, kind) = (service.name(), instance.endpoint.kind());
             let message = format!(
-                "instances[{index}].stdio of `{}` is a command, and from outside no command may be registered or \
-                 changed; set access.allow_stdio_registration = true to allow that, or declare it in a file that \
-                 the server imports",
-                service.name()
+                "instances[{index}].{kind} of `{name}` {what}; set access.allow_stdio_registration = true to allow \
+                 that from outside, or declare it in a file that the server imports"
             );
-            return Err(Error::forbidden(message).with(|context| context.service = Some(service.name().to_string())));
+            return Err(Error::forbidden(message).with(|context| context.service = Some(name.to_string())));
         }
     }
     Ok(())
 }
 
-/// The first instance of `after` that starts something else than `before` did.
-fn new_command(before: Option<&Service>, after: &Service) -> Option<usize> {
+/// What an instance of `after` would have the process do that it did not do
+/// before, and that may not be asked for from outside.
+fn reached_for(before: Option<&Service>, after: &Service, instance: &Instance) -> Option<&'static str> {
+    let known = before.and_then(|before| before.instance(instance.id)).map(|known| &known.endpoint);
+    let same = known == Some(&instance.endpoint);
     let same_env = before.is_some_and(|before| before.spec.env == after.spec.env);
-    after.spec.instances.iter().position(|instance| {
-        let known = before.and_then(|before| before.instance(instance.id));
-        let same = same_env && known.is_some_and(|known| known.endpoint == instance.endpoint);
-        matches!(instance.endpoint, Endpoint::Stdio(_)) && !same
-    })
+    match &instance.endpoint {
+        Endpoint::Stdio(_) if same && same_env => None,
+        Endpoint::Stdio(_) => Some("is a command, and from outside no command may be registered or changed"),
+        _ if same => None,
+        endpoint if has_placeholder(endpoint) => {
+            Some("has a placeholder, and from outside nothing may be registered that reads the server's environment")
+        }
+        endpoint if known.is_some_and(|known| moves_secrets(known, endpoint)) => Some(
+            "takes its secrets to another address, and they may not have been meant for it: send them in an instance \
+             without `id`",
+        ),
+        _ => None,
+    }
+}
+
+fn has_placeholder(endpoint: &Endpoint) -> bool {
+    let mut found = false;
+    endpoint.clone().each_sensitive(&mut |_, value| found |= value.expose().contains("${"));
+    found
+}
+
+fn moves_secrets(before: &Endpoint, after: &Endpoint) -> bool {
+    let (Endpoint::Http(before) | Endpoint::Sse(before)) = before else { return false };
+    let (Endpoint::Http(after) | Endpoint::Sse(after)) = after else { return false };
+    let kept = |(name, value): (&String, _)| before.headers.get(name) == Some(value);
+    before.url != after.url && after.headers.iter().any(kept)
 }
 
 #[cfg(test)]
@@ -123,5 +149,28 @@ mod tests {
         let mut added = seen.clone();
         added["env"]["LD_PRELOAD"] = json!("/x.so");
         assert_eq!(put(&outside, added).await.unwrap_err().kind(), ErrorKind::Forbidden);
+    }
+
+    #[tokio::test]
+    async fn the_environment_and_stored_secrets_do_not_get_out() {
+        let machina = registry(false).await;
+        let web = |url: &str, key: &str| json!({"name": "web", "instances": [{"http": {"url": url, "headers": {"X-Key": key}}}]});
+        let outside = outside(&machina);
+        for (url, key) in [("http://a.example/?k=${env:KEY}", "k"), ("http://a.example/", "Bearer ${KEY}")] {
+            let refused = put(&outside, web(url, key)).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Forbidden);
+            assert!(refused.message().contains("placeholder"), "{refused}");
+            put(machina.system(), web(url, key)).await.unwrap();
+            let seen = serde_json::to_value(machina.system().get("web").await.unwrap()).unwrap();
+            put(&outside, seen).await.unwrap();
+            machina.deregister("web").await.unwrap();
+        }
+        put(&outside, web("http://a.example/", "hunter2")).await.unwrap();
+        let mut seen = serde_json::to_value(machina.system().get("web").await.unwrap()).unwrap();
+        seen["instances"][0]["http"]["url"] = json!("http://evil.example/");
+        let refused = put(&outside, seen.clone()).await.unwrap_err();
+        assert!(refused.message().contains("secrets to another address"), "{refused}");
+        seen["instances"][0]["http"]["headers"]["X-Key"] = json!("another");
+        put(&outside, seen).await.unwrap();
     }
 }

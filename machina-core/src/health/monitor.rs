@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
 
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     Watch { instance: InstanceId, delay: Duration },
     /// Probe it now: something happened to it.
     Probe(InstanceId),
+    /// Probe it within `delay` at the latest: it is in another state than when
+    /// its timer was set.
+    Within { instance: InstanceId, delay: Duration },
     /// Stop probing it.
     Unwatch(InstanceId),
     /// A probe has ended; the next one is due after `delay`, or never.
@@ -74,6 +78,11 @@ impl Monitor {
     /// Asks for a probe now, if the queue has room: a hint from a hot path.
     pub(crate) fn hint(&self, instance: InstanceId) {
         let _ = self.commands.try_send(Command::Probe(instance));
+    }
+
+    /// Asks for a probe within `delay` at the latest, if the queue has room.
+    pub(crate) fn within(&self, instance: InstanceId, delay: Duration) {
+        let _ = self.commands.try_send(Command::Within { instance, delay });
     }
 }
 
@@ -159,6 +168,14 @@ impl Schedule {
                     None
                 }
             },
+            Command::Within { instance, delay } => {
+                // Without a timer it is being probed, and gets a new one afterwards.
+                let later = self.timers.get(&instance).copied().flatten();
+                if let Some(key) = later.filter(|key| self.queue.deadline(key) > Instant::now() + delay) {
+                    self.queue.reset(&key, delay);
+                }
+                None
+            }
             Command::Done { instance, delay } => self.done(instance, delay),
         }
     }

@@ -1,7 +1,5 @@
 use std::sync::Mutex;
 
-use tokio::time::Instant;
-
 use super::*;
 
 /// Notes when each instance was checked; one of them never answers.
@@ -78,6 +76,20 @@ async fn a_probe_asked_for_during_a_probe_follows_it() {
     monitor.tell(Command::Done { instance: id, delay: Some(Duration::from_secs(30)) }).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(ward.times(id).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_is_shortened_and_never_prolonged() {
+    let id = InstanceId::generate();
+    let (ward, monitor, _tasks) = start(None);
+    monitor.tell(Command::Watch { instance: id, delay: Duration::from_secs(20) }).await;
+    monitor.tell(Command::Within { instance: id, delay: Duration::from_secs(3) }).await;
+    monitor.tell(Command::Within { instance: id, delay: Duration::from_secs(10) }).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(ward.times(id).len(), 1);
+    monitor.tell(Command::Within { instance: InstanceId::generate(), delay: Duration::ZERO }).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(ward.times(id).len(), 1, "the first timer is gone, and others are not watched");
 }
 
 #[tokio::test(start_paused = true)]

@@ -341,3 +341,57 @@ impl Progressing<'_> {
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(result: Value) -> CallReport {
+        let instance = InstanceId::generate();
+        let failed = Attempt {
+            instance: InstanceId::generate(),
+            duration_ms: 0.5,
+            error: Some(ErrorKind::Unreachable),
+            phase: Some(Phase::NotSent),
+        };
+        let answered = Attempt { instance, duration_ms: 2.0, error: None, phase: None };
+        let result = ToolResult(result.as_object().cloned().unwrap());
+        CallReport { result, instance, attempts: vec![failed, answered], duration_ms: 2.75 }
+    }
+
+    #[test]
+    fn an_annotated_result_says_all_of_the_report() {
+        for result in [json!({"content": []}), json!({"_meta": {"a": 1}, "content": []})] {
+            let report = report(result);
+            let annotated = report.clone().annotated();
+            assert_eq!(annotated.0["_meta"][CallReport::META_KEY]["attempts"], 2);
+            assert_eq!(CallReport::of_annotated(annotated).unwrap(), report);
+        }
+        let odd = report(json!({"_meta": "odd"})).annotated();
+        assert_eq!(odd.0["_meta"][CallReport::META_KEY]["duration_ms"], 2.75);
+    }
+
+    #[test]
+    fn a_result_without_annotation_is_no_report() {
+        for result in [json!({}), json!({"_meta": {}}), json!({"_meta": {CallReport::META_KEY: {"attempts": 1}}})] {
+            let error = CallReport::of_annotated(report(result).result).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Rejected);
+        }
+    }
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        let options = |timeout, key: &str| CallOptions {
+            timeout: Some(timeout),
+            idempotency_key: Some(key.to_owned()),
+            ..CallOptions::default()
+        };
+        options(TIMEOUT_MAX, &"k".repeat(KEY_MAX)).validate().unwrap();
+        let long = "k".repeat(KEY_MAX + 1);
+        for (timeout, key) in [(Duration::ZERO, ""), (Duration::MAX, "a\nb"), (TIMEOUT_MAX * 2, &long)] {
+            let error = options(timeout, key).validate().unwrap_err();
+            let fields: Vec<_> = error.context().problems.iter().map(|problem| problem.field.as_str()).collect();
+            assert_eq!(fields, ["timeout_ms", "idempotency_key"]);
+        }
+    }
+}

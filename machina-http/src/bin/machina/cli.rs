@@ -1,0 +1,229 @@
+//! The command line. What it says is also the help that `machina --help` prints.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use machina_mcp::formats::Client;
+
+/// A registry for MCP servers: knows them, watches their health, and carries
+/// tool calls to a healthy one.
+#[derive(Debug, Parser)]
+#[command(name = "machina", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Write JSON for programs instead of tables for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Read the configuration from this file (TOML, or JSON if it ends in .json).
+    #[arg(long, global = true, value_name = "FILE", env = "MACHINA_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Keep services and history here: `sqlite:PATH` or `memory:`.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// What to log to stderr, such as `debug` or `warn,machina_mcp=trace`.
+    #[arg(long, global = true, value_name = "FILTER", env = "MACHINA_LOG")]
+    pub(crate) log: Option<String>,
+    /// How to log.
+    #[arg(long, global = true, value_name = "FORMAT", env = "MACHINA_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Which Machina a command asks.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Where {
+    /// Ask the Machina that runs at this address [env: MACHINA_URL]; otherwise
+    /// the one on this machine if it runs, and otherwise the store itself.
+    #[arg(long, value_name = "URL", conflicts_with = "store")]
+    pub(crate) url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve REST and MCP over HTTP, and watch the services.
+    Serve(Serve),
+    /// Serve MCP on stdin and stdout, for a host that starts it.
+    Mcp(Mcp),
+    /// Declare the MCP servers of other programs' configuration files.
+    Import(Import),
+    /// List the services.
+    Services(Services),
+    /// Show one service.
+    Service(Service),
+    /// List the tools.
+    Tools(Tools),
+    /// Find tools by what they are to do.
+    Find(Find),
+    /// Call a tool.
+    Call(Call),
+    /// Show how the services are; on a store, check them now.
+    Health(Health),
+    /// Say where a call would go, and why.
+    Explain(Explain),
+    /// Write the configuration of an MCP host.
+    Export(Export),
+    /// Look at the configuration of Machina itself.
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Listen here; only loopback addresses until there is authentication [default: 127.0.0.1:8000].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Declare the MCP servers of this file at every start; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) import: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mcp {
+    /// Serve HTTP as well, at this address.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Declare the MCP servers of this file at every start; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) import: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The files; `-` is stdin. The format is told by the content.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Only show what would change.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Services {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// Only those that match: text, name, build_type, required, build_priority,
+    /// enabled, status, tags, capability, region, environment, tenant, category or tool.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Sort by name, created_at, updated_at, build_priority or status; `-` before it reverses.
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    pub(crate) order: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Service {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The service.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tools {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// Only those of this service.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Find {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// What the tool is to do, in words.
+    #[arg(required = true)]
+    pub(crate) text: Vec<String>,
+    /// How many to show at most, 1 to 100.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The service.
+    pub(crate) service: String,
+    /// The tool.
+    pub(crate) tool: String,
+    /// The arguments: one JSON object, `-` for one on stdin, or KEY=VALUE pairs.
+    #[arg(value_name = "{JSON} | KEY=VALUE")]
+    pub(crate) arguments: Vec<String>,
+    /// What came on stdin, if that is where the arguments are.
+    #[arg(skip)]
+    pub(crate) stdin: Option<String>,
+    /// How long it may take in all, such as 30s.
+    #[arg(long, value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// Only this service, with each of its instances.
+    pub(crate) name: Option<String>,
+    /// Go on, and show every change until interrupted.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The service, or one tool of it.
+    #[arg(value_name = "SERVICE[/TOOL]")]
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The host: claude-code, claude-desktop, cursor, vscode, zed, codex, gemini, windsurf or opencode.
+    #[arg(long)]
+    pub(crate) client: Client,
+    /// Write Machina itself as the one server, instead of every service.
+    #[arg(long)]
+    pub(crate) gateway: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(crate) enum Config {
+    /// Say what is wrong with it, and where.
+    Check,
+    /// Print what is in effect, and where each value comes from.
+    Print,
+    /// Print its JSON Schema.
+    Schema,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    #[derive(serde::Deserialize)]
+    struct Wire {
+        #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+        timeout: Duration,
+    }
+    let wire = serde_json::from_value::<Wire>(serde_json::json!({ "timeout": text }));
+    wire.map(|wire| wire.timeout).map_err(|_| "must be a time such as 500ms, 30s or 2m".to_owned())
+}

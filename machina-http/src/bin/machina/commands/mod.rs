@@ -1,0 +1,10 @@
+//! One module for each kind of question: ask, then show.
+
+pub(crate) mod call;
+pub(crate) mod config;
+pub(crate) mod explain;
+pub(crate) mod export;
+pub(crate) mod health;
+pub(crate) mod import;
+pub(crate) mod services;
+pub(crate) mod tools;

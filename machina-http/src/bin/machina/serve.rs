@@ -1,0 +1,183 @@
+//! `serve` and `mcp`: opens the store, declares what the configuration and its
+//! imports declare, and serves until asked to end.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use machina_core::{Error, Machina, Principal, Result, Role, ServiceSpec};
+use machina_http::{Client, check_bind, router_with};
+use machina_mcp::formats::Severity;
+use machina_mcp::server::{serve_stdio, streamable_http};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::App;
+use crate::cli;
+use crate::declare;
+use crate::exit::Ended;
+use crate::reach::{Watch, open};
+use crate::settings::Settings;
+use crate::settle;
+use crate::signals::Signals;
+
+/// How long a server on this machine may take to say that it is Machina.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Whether a Machina answers at `url`.
+pub(crate) async fn is_machina(url: &str) -> bool {
+    let Ok(client) = Client::new(url) else { return false };
+    tokio::time::timeout(ANSWER_WITHIN, client.overview()).await.is_ok_and(|answer| answer.is_ok())
+}
+
+/// Serves over HTTP.
+pub(crate) async fn http(app: &App, args: &cli::Serve) -> Result<Ended> {
+    let (settings, declared) = prepared(app, args.listen.as_deref(), &args.import)?;
+    let signals = Signals::listen(&app.tasks)?;
+    let listener = bind(settings.server.listen).await?;
+    let machina = open(app, &settings, Watch::Yes).await?;
+    let stop = CancellationToken::new();
+    let work = async {
+        announce(app, &listener, &settings)?;
+        let mut serving = pin!(over_http(listener, &machina, &settings, stop.clone()));
+        let coming_up = async {
+            declare_all(app, &machina, declared).await?;
+            settle::show(app, &machina).await;
+            std::future::pending::<Result<()>>().await
+        };
+        tokio::select! {
+            served = &mut serving => return served,
+            failed = coming_up => return failed,
+            () = signals.first() => {}
+        }
+        say_stopping(app);
+        stop.cancel();
+        serving.await
+    };
+    to_the_end(&signals, &machina, work).await
+}
+
+/// Serves a host on stdin and stdout, and over HTTP if that is wanted.
+pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
+    let (settings, declared) = prepared(app, args.listen.as_deref(), &args.import)?;
+    let signals = Signals::listen(&app.tasks)?;
+    let listener = match args.listen {
+        Some(_) => Some(bind(settings.server.listen).await?),
+        None => None,
+    };
+    if let Some(listener) = &listener {
+        app.screen.line(&format!("listening on http://{}", address_of(listener)?));
+    }
+    let machina = open(app, &settings, Watch::Yes).await?;
+    let stop = CancellationToken::new();
+    let work = async {
+        let mut serving = pin!(async {
+            match listener {
+                Some(listener) => over_http(listener, &machina, &settings, stop.clone()).await,
+                // Nothing to serve, and so nothing to wait for.
+                None => {
+                    stop.cancelled().await;
+                    Ok(())
+                }
+            }
+        });
+        let host = machina.scoped(Principal::new("stdio", Role::Developer).remote());
+        let talk = async {
+            declare_all(app, &machina, declared).await?;
+            serve_stdio(host).await
+        };
+        tokio::select! {
+            served = &mut serving => return served,
+            talked = talk => talked?,
+            () = signals.first() => {}
+        }
+        stop.cancel();
+        serving.await
+    };
+    to_the_end(&signals, &machina, work).await
+}
+
+/// Does `work` and closes the registry, whatever comes; a second signal cuts both short.
+async fn to_the_end(signals: &Signals, machina: &Machina, work: impl Future<Output = Result<()>>) -> Result<Ended> {
+    let orderly = async {
+        let outcome = work.await;
+        machina.close().await;
+        outcome.map(|()| Ended::Well)
+    };
+    tokio::select! {
+        outcome = orderly => outcome,
+        () = signals.second() => Ok(Ended::Interrupted),
+    }
+}
+
+/// Reads the configuration and every file that it imports, before anything is
+/// opened or started.
+fn prepared(app: &App, listen: Option<&str>, import: &[std::path::PathBuf]) -> Result<(Settings, Vec<ServiceSpec>)> {
+    let settings = app.settings(import, listen)?.settings;
+    check_bind(settings.server.listen)?;
+    let files = declare::read(app, &settings.import)?;
+    declare::remarks(app, &files, Severity::Warning);
+    let mut specs = declare::services(app, files);
+    specs.retain(|spec| !settings.services.iter().any(|own| own.name == spec.name));
+    specs.extend(settings.services.iter().cloned());
+    Ok((settings, specs))
+}
+
+async fn declare_all(app: &App, machina: &Machina, specs: Vec<ServiceSpec>) -> Result<()> {
+    let declared = declare::declare(machina, specs).await?;
+    for (name, error) in declared.refused {
+        app.complain(format_args!("`{name}` was not taken: {}", error.message()));
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = "choose another with --listen, or 127.0.0.1:0 for any that is free";
+        Error::unavailable(format!("cannot listen on {address}: {error}; {hint}")).caused_by(error)
+    })
+}
+
+/// Serves REST and MCP on `listener` until `stop`, and then until what runs is answered.
+async fn over_http(
+    listener: TcpListener,
+    machina: &Machina,
+    settings: &Settings,
+    stop: CancellationToken,
+) -> Result<()> {
+    let hosts = machina.clone();
+    let admit = move |_: &http::request::Parts| Ok(hosts.scoped(Principal::new("mcp", Role::Developer).remote()));
+    let mcp = axum::Router::new().route_service("/mcp", streamable_http(admit, settings.mcp_server()));
+    let router = router_with(machina.clone(), &settings.http_server(), mcp);
+    machina_http::serve(listener, router, stop.cancelled_owned()).await
+}
+
+fn announce(app: &App, listener: &TcpListener, settings: &Settings) -> Result<()> {
+    let url = format!("http://{}", address_of(listener)?);
+    let (version, store) = (env!("CARGO_PKG_VERSION"), settings.store.url.as_deref().unwrap_or_default());
+    if app.output.is_json() {
+        app.output.json_line(&json!({
+            "event": "listening", "version": version, "url": url, "mcp": format!("{url}/mcp"), "store": store,
+        }));
+        return Ok(());
+    }
+    app.output.line(format!("machina {version} listening on {url}"));
+    app.output.line(format!("  REST   {url}/api/v1"));
+    app.output.line(format!("  MCP    {url}/mcp"));
+    app.output.line(format!("  host   claude mcp add --transport http machina {url}/mcp"));
+    app.output.line(format!("  store  {store}\n"));
+    Ok(())
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr> {
+    listener.local_addr().map_err(|error| Error::internal("the socket has no address").caused_by(error))
+}
+
+fn say_stopping(app: &App) {
+    if app.output.is_json() {
+        app.output.json_line(&json!({"event": "stopping"}));
+    } else {
+        app.output.line("\nstopping: running calls are answered first; once more ends it at once");
+    }
+}

@@ -1,0 +1,218 @@
+//! The configuration: defaults, then a file, then `MACHINA_SECTION__KEY`
+//! variables, then flags; each later one wins.
+//!
+//! The layering is our own, some eighty lines in [`layers`], because the two
+//! crates for it each lack what this needs: a report of *every* wrong key at
+//! once, each with its line or its variable, before any of them takes effect.
+
+mod file;
+mod keys;
+mod layers;
+mod schema;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use machina_core::{
+    AccessConfig, Config, Error, HealthConfig, JournalConfig, LimitsConfig, Problem, Result, RoutingConfig,
+    ServiceSpec, SessionsConfig,
+};
+use machina_http::ServerConfig;
+use machina_mcp::client::{ClientConfig, HttpConfig, StdioConfig};
+use machina_mcp::server::HttpServerConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::paths::{self, Variables};
+use layers::{Layers, Source};
+
+pub(crate) use schema::schema;
+
+/// Everything that can be set, as one tree. Its default is the first layer.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) server: ServerSettings,
+    pub(crate) mcp: HttpServerConfig,
+    pub(crate) store: StoreSettings,
+    /// Files of MCP servers that are declared at every start.
+    pub(crate) import: Vec<PathBuf>,
+    pub(crate) health: HealthConfig,
+    pub(crate) routing: RoutingConfig,
+    pub(crate) sessions: SessionsConfig,
+    pub(crate) journal: JournalConfig,
+    pub(crate) limits: LimitsConfig,
+    pub(crate) access: AccessConfig,
+    pub(crate) stdio: StdioConfig,
+    pub(crate) http: HttpConfig,
+    /// Services that are declared at every start.
+    #[serde(deserialize_with = "services")]
+    pub(crate) services: Vec<ServiceSpec>,
+}
+
+/// The HTTP server: where it listens, and [`ServerConfig`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServerSettings {
+    pub(crate) listen: SocketAddr,
+    allowed_hosts: Vec<String>,
+    body_max: usize,
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    request_timeout: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        let ServerConfig { allowed_hosts, body_max, request_timeout } = ServerConfig::default();
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8000)), allowed_hosts, body_max, request_timeout }
+    }
+}
+
+/// Where services and history are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StoreSettings {
+    pub(crate) url: Option<String>,
+}
+
+/// What the command line says about the configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Flags<'a> {
+    pub(crate) config: Option<&'a Path>,
+    pub(crate) listen: Option<&'a str>,
+    pub(crate) store: Option<&'a str>,
+    pub(crate) import: &'a [PathBuf],
+}
+
+/// The configuration in effect, and where each value comes from.
+#[derive(Debug)]
+pub(crate) struct Effective {
+    pub(crate) settings: Settings,
+    layers: Layers,
+}
+
+impl Settings {
+    /// The part of the core.
+    pub(crate) fn core(&self) -> Config {
+        Config {
+            health: self.health.clone(),
+            routing: self.routing.clone(),
+            sessions: self.sessions.clone(),
+            journal: self.journal.clone(),
+            limits: self.limits.clone(),
+            access: self.access,
+        }
+    }
+
+    /// The part of the HTTP server.
+    pub(crate) fn http_server(&self) -> ServerConfig {
+        let ServerSettings { listen: _, allowed_hosts, body_max, request_timeout } = self.server.clone();
+        ServerConfig { allowed_hosts, body_max, request_timeout }
+    }
+
+    /// The part of the MCP endpoint, which is asked under the same names.
+    pub(crate) fn mcp_server(&self) -> HttpServerConfig {
+        let mut config = self.mcp.clone();
+        config.allowed_hosts.extend(self.server.allowed_hosts.iter().cloned());
+        config
+    }
+
+    /// Checks every value that its type alone does not guarantee.
+    fn validate(&self) -> Result<()> {
+        let server = self.http_server().validate().map_err(|error| {
+            let problems = error.context().problems.iter();
+            problems.map(|p| Problem { field: format!("server.{}", p.field), ..p.clone() }).collect::<Vec<_>>()
+        });
+        let core = self.core().validate().map_err(|error| error.context().problems.clone());
+        let problems: Vec<_> = [server, core].into_iter().filter_map(Result::err).flatten().collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
+    }
+
+    /// The part of the connectors.
+    pub(crate) fn client(&self) -> ClientConfig {
+        ClientConfig { stdio: self.stdio.clone(), http: self.http.clone() }
+    }
+}
+
+/// Reads the configuration.
+///
+/// # Errors
+/// [`Invalid`](machina_core::ErrorKind::Invalid) with every problem at once, each
+/// with its place.
+pub(crate) fn load(flags: &Flags<'_>, variables: &Variables) -> Result<Effective> {
+    let mut layers = Layers::default();
+    if let Some(path) = flags.config {
+        file::read(path, &mut layers)?;
+    }
+    layers.environment(variables);
+    if let Some(listen) = flags.listen {
+        layers.set("server.listen", listen.into(), Source::Flag("--listen"));
+    }
+    if let Some(store) = flags.store {
+        layers.set("store.url", store.into(), Source::Flag("--store"));
+    }
+    if !flags.import.is_empty() {
+        let files = layers.value("import").as_array().cloned().unwrap_or_default().into_iter();
+        let more = flags.import.iter().map(|path| Value::from(path.to_string_lossy()));
+        layers.set("import", files.chain(more).collect(), Source::Flag("--import"));
+    }
+    layers.check()?;
+    let mut settings: Settings =
+        layers.settings().map_err(|error| Error::internal(format!("the checked settings cannot be read: {error}")))?;
+    settings.validate().map_err(|error| layers.placed(&error))?;
+    if settings.store.url.is_none() {
+        settings.store.url = paths::default_store(variables).ok();
+    }
+    Ok(Effective { settings, layers })
+}
+
+impl Effective {
+    /// Every key that is not part of a list, with its value and where that comes
+    /// from. Secrets are masked.
+    pub(crate) fn entries(&self) -> Vec<(String, Value, String)> {
+        let tree = serde_json::to_value(&self.settings).unwrap_or_default();
+        let entry = |key: &keys::Key| {
+            let value = layers::at(&tree, key.path).cloned().unwrap_or_default();
+            (key.path.to_owned(), value, self.layers.source(key.path).to_string())
+        };
+        keys::KEYS.iter().map(entry).collect()
+    }
+}
+
+/// Reads each service as the API does, so that `enabled` and the like mean the same.
+fn services<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ServiceSpec>, D::Error> {
+    let items = Vec::<Value>::deserialize(deserializer)?;
+    let specs: Result<Vec<_>, _> = items.into_iter().map(ServiceSpec::from_value).collect();
+    specs.map_err(|error| serde::de::Error::custom(error.message()))
+}
+
+/// What is wrong with the services of a configuration, each with its place.
+fn problems_of_services(value: &Value) -> Vec<Problem> {
+    let Some(items) = value.as_array() else {
+        return vec![Problem { field: "services".to_owned(), detail: "must be a list of services".to_owned() }];
+    };
+    let mut problems = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        if let Err(error) = ServiceSpec::from_value(item.clone()) {
+            let place = |field: &str| match field {
+                "body" => format!("services[{index}]"),
+                field => format!("services[{index}].{field}"),
+            };
+            let found = error.context().problems.iter();
+            problems.extend(found.map(|p| Problem { field: place(&p.field), detail: without_value(&p.detail) }));
+        }
+    }
+    problems
+}
+
+/// A type error of serde quotes the text that it met, which may be a secret.
+fn without_value(detail: &str) -> String {
+    match (detail.find("string \""), detail.rfind('"')) {
+        (Some(start), Some(end)) if start + 8 <= end => format!("{}text{}", &detail[..start], &detail[end + 1..]),
+        _ => detail.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! Machina over HTTP, in both directions.
+//!
+//! [`router`] serves a registry as a REST API; [`Client`] is a registry that is
+//! reached by it, behind the same traits as one in the same process. Both
+//! translate and hold no rule: what may be done, what is healthy and what may be
+//! repeated is decided by `machina-core`.
+
+mod client;
+mod mutations;
+mod problem;
+mod server;
+
+pub use client::Client;
+pub use server::{ServerConfig, check_bind, router, router_with, serve};

@@ -1,0 +1,10 @@
+//! The binary `machina`, run as a person or a script runs it, with a small real
+//! MCP server behind it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod mcp;
+mod server;
+mod settings;
+mod store;
+mod world;

@@ -1,0 +1,9 @@
+//! Machina as an MCP server in front of hosts that no one here wrote, and of bare
+//! ones that see every byte.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod host;
+mod http;
+mod stdio;
+mod upstream;

@@ -1,0 +1,20 @@
+//! What the end-to-end tests stand on: the fixture server that they injure, the
+//! real `machina` binary, and a look at the processes of this machine. Refuses
+//! to pretend: nothing here replaces a part of Machina.
+
+mod binaries;
+mod fixture;
+pub mod fleet;
+mod journal;
+mod machina;
+mod process;
+mod registry;
+mod wait;
+
+pub use binaries::{fixture_binary, machina_binary, workspace_root};
+pub use fixture::Fixture;
+pub use journal::{JournalEntry, JournalEvent, JournalFile};
+pub use machina::{Answer, MachinaProcess, ask};
+pub use process::{Process, wait_until_gone};
+pub use registry::{call, open, open_with, settled};
+pub use wait::wait_until;

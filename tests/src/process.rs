@@ -1,0 +1,139 @@
+//! A look at the processes of this machine through `/proc`. A process is known
+//! by its number and the time it started, because numbers are used again.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::wait_until;
+
+/// One process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    started: u64,
+}
+
+struct Stat {
+    state: char,
+    parent: u32,
+    started: u64,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program is in parentheses and may hold anything.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+impl Process {
+    /// The process with this number, if there is one now.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        Some(Self { pid, started: stat(pid)?.started })
+    }
+
+    /// This process.
+    ///
+    /// # Panics
+    /// Where there is no `/proc`.
+    #[must_use]
+    pub fn own() -> Self {
+        Self::of(std::process::id()).expect("/proc lists the process that reads it")
+    }
+
+    /// Whether it still runs; a zombie does not.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// Its children and theirs, zombies included.
+    #[must_use]
+    pub fn descendants(self) -> Vec<Self> {
+        let all: Vec<(Self, u32)> = all();
+        let mut found = vec![self];
+        let mut next = 0;
+        while let Some(parent) = found.get(next).copied() {
+            found.extend(all.iter().filter(|(_, of)| *of == parent.pid).map(|(process, _)| *process));
+            next += 1;
+        }
+        found.split_off(1)
+    }
+
+    /// How much memory it has resident, in bytes; `None` if it is gone.
+    #[must_use]
+    pub fn resident_bytes(self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    }
+
+    /// Sends a signal to it alone; to no one if it is gone.
+    pub fn signal(self, signal: Signal) {
+        if let Some(pid) = self.raw().filter(|_| self.is_alive()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Sends a signal to the process group that it leads.
+    pub fn signal_group(self, signal: Signal) {
+        if let Some(pid) = self.raw() {
+            let _ = kill_process_group(pid, signal);
+        }
+    }
+
+    fn raw(self) -> Option<Pid> {
+        i32::try_from(self.pid).ok().and_then(Pid::from_raw)
+    }
+}
+
+fn all() -> Vec<(Process, u32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| stat(pid).map(|stat| (Process { pid, started: stat.started }, stat.parent))).collect()
+}
+
+/// Waits until every one of `processes` is gone.
+///
+/// # Panics
+/// With those that are left when `patience` is over.
+pub async fn wait_until_gone(patience: Duration, processes: &[Process]) {
+    let mut left = processes.to_vec();
+    wait_until(patience, "processes are gone", async || {
+        left.retain(|process| process.is_alive());
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are alive")) }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[tokio::test]
+    async fn sees_descendants_live_and_die() {
+        let mut shell = Command::new("sh").args(["-c", "sleep 60 & wait"]).stdout(Stdio::null()).spawn().unwrap();
+        let process = Process::of(shell.id()).unwrap();
+        wait_until(Duration::from_secs(5), "the shell has a child", async || {
+            if process.descendants().len() == 1 { Ok(()) } else { Err("no child".into()) }
+        })
+        .await;
+        let family = process.descendants();
+        assert!(Process::own().descendants().contains(&family[0]));
+        assert!(process.is_alive() && family[0].is_alive());
+        assert!(process.resident_bytes().unwrap() > 0);
+        family[0].signal(Signal::KILL);
+        wait_until_gone(Duration::from_secs(5), &[process, family[0]]).await;
+        shell.wait().unwrap();
+        assert_eq!(Process::of(process.pid), None);
+    }
+}
