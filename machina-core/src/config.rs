@@ -232,7 +232,8 @@ impl Default for LimitsConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
     /// Whether they may register instances that are commands: whoever can do
-    /// that can run any program as the user that runs Machina.
+    /// that can run any program as the user that runs Machina. Also lets them
+    /// register endpoints with placeholders, which read its environment.
     pub allow_stdio_registration: bool,
 }
 

@@ -1,6 +1,7 @@
 //! Checks an instance through the session that calls use, and takes note of
 //! what sessions say of their own accord.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,10 +37,11 @@ pub(crate) struct SessionProber {
 #[async_trait]
 impl Prober for SessionProber {
     async fn probe(&self, target: &Target, timeout: Duration) -> Observation {
-        let first = match self.attempt(target, timeout).await {
+        let error = match self.attempt(target, timeout).await {
             Ok(took) => return Observation::pass(took),
-            Err(error) => Observation::of_failed_probe(&error),
+            Err(error) => error,
         };
+        let (first, refused) = (Observation::of_failed_probe(&error), was_refused(&error));
         let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
         if stdio || first.outcome != (ProbeOutcome::Fail { hard: false }) {
             return first;
@@ -48,20 +50,35 @@ impl Prober for SessionProber {
         tokio::time::sleep(CONFIRM_AFTER).await;
         match self.attempt(target, timeout).await {
             Ok(took) => Observation::pass(took),
+            // Refused twice: no one listens there.
+            Err(error) if refused && was_refused(&error) => {
+                Observation::of_failed_probe(&error.with(|context| context.hard = true))
+            }
             Err(error) => Observation::of_failed_probe(&error),
         }
     }
 }
 
-impl SessionProber {
-    /// Opening a session is as good as a probe: the handshake was answered.
-    async fn attempt(&self, target: &Target, timeout: Duration) -> Result<Duration> {
-        let started = Instant::now();
-        let opened = self.sessions.open(target).await?;
-        if opened.reused {
-            let answered = tokio::time::timeout(timeout, opened.session.probe(timeout)).await;
-            answered.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {timeout:?}"))))?;
+/// Whether the other side refused the connection, which is more than silence.
+fn was_refused(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
         }
+        cause = error.source();
+    }
+    false
+}
+
+impl SessionProber {
+    /// Asks the instance, over a new session if there is none; returns how long
+    /// the answer took, without the opening.
+    async fn attempt(&self, target: &Target, timeout: Duration) -> Result<Duration> {
+        let opened = self.sessions.open(target).await?;
+        let started = Instant::now();
+        let answered = tokio::time::timeout(timeout, opened.session.probe(timeout)).await;
+        answered.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {timeout:?}"))))?;
         Ok(started.elapsed())
     }
 }

@@ -94,6 +94,16 @@ impl World {
         commands.filter(|command| command.contains(home) && command.contains("server.py")).collect()
     }
 
+    /// Asserts that no process with this home in it lives for much longer.
+    pub(crate) async fn is_soon_empty(&self) {
+        let empty = async {
+            while !self.processes().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), empty).await.unwrap_or_else(|_| panic!("left: {:?}", self.processes()));
+    }
+
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn processes(&self) -> Vec<String> {
         Vec::new()

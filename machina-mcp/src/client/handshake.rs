@@ -225,9 +225,9 @@ fn out_of_time() -> Error {
 pub(crate) fn of_connect(what: &str, error: Error, waited: Duration) -> Error {
     let context = error.context().clone();
     let (kind, message) = match error.kind() {
-        ErrorKind::Lost | ErrorKind::Unreachable => (ErrorKind::Unreachable, error.message().to_owned()),
+        ErrorKind::Lost => (ErrorKind::Unreachable, error.message().to_owned()),
         ErrorKind::Timeout => (ErrorKind::Timeout, format!("{what} was not ready within {}", shown(waited))),
-        kind => (kind, error.message().to_owned()),
+        _ => return error.at(Phase::NotSent),
     };
     Error::new(kind, message).with(|c| *c = context).at(Phase::NotSent)
 }

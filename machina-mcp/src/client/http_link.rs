@@ -250,7 +250,8 @@ impl Peer {
             return Error::invalid(format!("the request could not be built: {cause}")).at(Phase::NotSent);
         }
         if error.is_connect() {
-            return unanswered(format!("could not connect to {host}:{port}: {cause}"), Phase::NotSent);
+            let message = format!("could not connect to {host}:{port}: {cause}");
+            return unanswered(message, Phase::NotSent).caused_by(error);
         }
         unanswered(format!("the connection to {host}:{port} broke: {cause}"), Phase::MaybeExecuted)
     }

@@ -139,6 +139,9 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
+/// How long what the drain has left of MCP may take to end.
+const MCP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Serves REST and MCP on `listener` until `stop`, and then until what runs is answered.
 async fn over_http(
     listener: TcpListener,
@@ -148,9 +151,12 @@ async fn over_http(
 ) -> Result<()> {
     let hosts = machina.clone();
     let admit = move |_: &http::request::Parts| Ok(hosts.scoped(Principal::new("mcp", Role::Developer).remote()));
-    let mcp = axum::Router::new().route_service("/mcp", streamable_http(admit, settings.mcp_server()));
-    let router = router_with(machina.clone(), &settings.http_server(), mcp);
-    machina_http::serve(listener, router, stop.cancelled_owned()).await
+    let mcp = streamable_http(admit, settings.mcp_server());
+    let mounted = axum::Router::new().route_service("/mcp", mcp.clone());
+    let router = router_with(machina.clone(), &settings.http_server(), mounted);
+    let served = machina_http::serve(listener, router, stop.cancelled_owned()).await;
+    mcp.close(MCP_PATIENCE).await;
+    served
 }
 
 fn announce(app: &App, listener: &TcpListener, settings: &Settings) -> Result<()> {
