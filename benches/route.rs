@@ -18,17 +18,16 @@ fn main() {
     heading("pick one of n candidates", "round robin over 3");
     let three = candidates(3);
     let mut ordinal = 0;
-    let mut key = move || {
+    let key = move || {
         ordinal += 1;
         CallKey { ordinal, random: ordinal.wrapping_mul(0x9e37_79b9_7f4a_7c15) }
     };
     for count in [3, 16, 64] {
         let many = candidates(count);
-        let (mut first, mut second) = (key.clone(), key.clone());
+        let (mut first, mut second) = (key, key);
         let name = format!("peak_ewma over {count}");
         compare(&name, || RoundRobin.pick(first(), &three), || PeakEwma.pick(second(), &many));
     }
-    key();
     calls();
 }
 

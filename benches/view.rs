@@ -63,7 +63,7 @@ fn reads(machina: &Machina) {
         turn = (turn + 7919) % SERVICES;
         turn
     };
-    let (mut first, mut second) = (next.clone(), next.clone());
+    let (mut first, mut second) = (next, next);
     heading("get by name, 10,000 services", "a bare ArcSwap<HashMap<String, Arc<_>>>");
     compare("Machina::get", || bare.load().get(&names[first()]).cloned(), || machina.get(&names[second()]));
     let filters: [(&str, &[(&str, &str)]); 4] = [
