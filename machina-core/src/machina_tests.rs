@@ -274,6 +274,22 @@ async fn after_a_restart_tools_are_known_and_nothing_is_announced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_instance_keeps_its_identity_and_a_copied_one_gets_another() {
+    let subject = open().await;
+    let instance = subject.sim.instance("one");
+    let ids = |view: &ServiceView| view.instances().map(|(instance, _)| instance.id).collect::<Vec<_>>();
+    let first = subject.registry.register(service("a", &[&instance])).await.unwrap();
+    assert_eq!(ids(&first), [instance.id]);
+    let second = subject.registry.register(service("b", &[&instance, &instance])).await.unwrap();
+    let [one, two] = ids(&second)[..] else { panic!("two instances") };
+    assert!(one != two && ![one, two].contains(&instance.id));
+    let mut record = serde_json::to_value(subject.registry.system().get("a").await.unwrap()).unwrap();
+    record["name"] = json!("c");
+    let third = subject.registry.register(ServiceSpec::from_value(record).unwrap()).await.unwrap();
+    assert_ne!(ids(&third), [instance.id]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn concurrent_callers_share_one_connection() {
     let subject = open().await;
     let instance = subject.sim.instance("one");

@@ -1,7 +1,7 @@
 //! Writing: what a caller asks to change becomes a batch for the store. All or
 //! nothing; every precondition is checked again by the store itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -18,7 +18,9 @@ use crate::view::{Delta, View};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Mutation {
-    /// A new service. A conflict if the name is taken.
+    /// A new service. A conflict if the name is taken. Its instances keep the
+    /// identities that [`Instance::new`](crate::Instance::new) gave them; those
+    /// read from the record of another service get new ones.
     Register(ServiceSpec),
     /// Another declaration for a service. Instances with the same endpoint keep
     /// their identity; a masked secret keeps its value.
@@ -85,8 +87,15 @@ pub(crate) fn plan(
         let detail = format!("must be at most {} at once, are {}", limits.batch_max, mutations.len());
         return Err(Error::invalid_field("mutations", detail));
     }
-    let mut planner =
-        Planner { view, principal, limits, changed: HashMap::new(), count: view.len(), plan: Plan::default() };
+    let mut planner = Planner {
+        view,
+        principal,
+        limits,
+        changed: HashMap::new(),
+        given: HashSet::new(),
+        count: view.len(),
+        plan: Plan::default(),
+    };
     for mutation in mutations {
         let name = mutation.service().clone();
         planner.one(mutation).map_err(|error| error.with(|context| context.service = Some(name.to_string())))?;
@@ -100,6 +109,8 @@ struct Planner<'a> {
     limits: &'a LimitsConfig,
     /// What earlier mutations of the batch made of these names.
     changed: HashMap<ServiceName, Option<Arc<Service>>>,
+    /// Identities that new instances of the batch have.
+    given: HashSet<InstanceId>,
     count: usize,
     plan: Plan,
 }
@@ -160,7 +171,10 @@ impl Planner<'_> {
             return Err(Error::overloaded(format!("there are {most} services, as many as limits.services_max allows")));
         }
         for instance in &mut spec.instances {
-            instance.adopt(InstanceId::generate());
+            // An identity that was read from a record may belong to another service.
+            let theirs = instance.has_declared_id() || self.view.owner(instance.id).is_some();
+            let id = if theirs || !self.given.insert(instance.id) { InstanceId::generate() } else { instance.id };
+            instance.adopt(id);
         }
         self.check(&spec)?;
         let now = clock::now();
