@@ -1,7 +1,6 @@
 //! Puts a registry together: takes the trait objects, loads the store, starts
 //! the tasks.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -124,7 +123,6 @@ impl Builder {
             index: self.index.unwrap_or_else(|| Arc::new(LexicalIndex::default())),
             tasks: tasks.clone(),
             monitor_tasks: monitor_tasks.clone(),
-            ordinal: AtomicU64::new(0),
             config,
         });
         core.restore(&image);

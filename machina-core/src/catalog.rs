@@ -3,6 +3,7 @@
 //! 10,000 services costs microseconds (hash array mapped tries and B-trees of
 //! the `imbl` crate).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -46,7 +47,8 @@ impl Catalog {
     }
 
     pub(crate) fn by_id(&self, id: ServiceId) -> Option<&Arc<ServiceView>> {
-        self.by_name.get(self.names.get(&id)?.as_str())
+        // Within a batch of renames a name may already be another's.
+        self.by_name.get(self.names.get(&id)?.as_str()).filter(|view| view.service().id == id)
     }
 
     /// The service that an instance belongs to.
@@ -179,9 +181,10 @@ impl Catalog {
     }
 }
 
-fn facets(view: &ServiceView) -> Vec<Facet> {
+fn facets(view: &ServiceView) -> HashSet<Facet, FixedState> {
     let spec = &view.service().spec;
-    let mut facets = vec![Facet::BuildType(spec.build_type), Facet::Status(view.status())];
+    let mut facets = HashSet::default();
+    facets.extend([Facet::BuildType(spec.build_type), Facet::Status(view.status())]);
     facets.extend(spec.tags.iter().cloned().map(Facet::Tag));
     facets.extend(spec.instances.iter().filter_map(|instance| instance.region.clone()).map(Facet::Region));
     facets.extend(view.tools().iter().map(|offered| Facet::Tool(offered.tool.name().to_string())));

@@ -37,6 +37,7 @@ struct Observed {
     last_pass: Option<Instant>,
     last_exit: Option<Instant>,
     last_probe: Option<Instant>,
+    last_failed_call: Option<Instant>,
     /// What the process wrote to stderr before the last failure.
     stderr_tail: String,
     uptime: Uptime,
@@ -89,6 +90,7 @@ impl Cell {
                 last_pass: None,
                 last_exit: None,
                 last_probe: None,
+                last_failed_call: None,
                 stderr_tail: String::new(),
                 uptime: Uptime::default(),
             }),
@@ -134,15 +136,6 @@ impl Cell {
         effects.transition?;
         observed.enter(HealthState::Starting, Reason::default());
         Some(Recorded { health: Arc::clone(&observed.health), transition: effects.transition, visible: true })
-    }
-
-    /// The declaration changed: forget what was known about the health.
-    pub(crate) fn reset(&self, parameters: HealthParameters) {
-        let mut observed = self.observed();
-        observed.parameters = parameters;
-        observed.step(&HealthEvent::Reset, Instant::now());
-        observed.health = Arc::new(Health::unknown(clock::now()));
-        self.doubt_definitions();
     }
 
     /// The policy changed: what is known stays.
@@ -210,6 +203,18 @@ impl Cell {
     pub(crate) fn is_unprobed_for(&self, window: Duration) -> bool {
         let last = self.observed().last_probe;
         last.is_none_or(|last| Instant::now().saturating_duration_since(last) >= window)
+    }
+
+    /// Whether a failed call counts as evidence of its own: not when another did
+    /// within `window`.
+    pub(crate) fn counts_failed_call(&self, window: Duration) -> bool {
+        let now = Instant::now();
+        let mut observed = self.observed();
+        let counts = observed.last_failed_call.is_none_or(|last| now.saturating_duration_since(last) >= window);
+        if counts {
+            observed.last_failed_call = Some(now);
+        }
+        counts
     }
 
     /// Notes that the process ended; says whether it had held for `window`, so

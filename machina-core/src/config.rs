@@ -157,14 +157,13 @@ pub struct SessionsConfig {
     /// again with the next call.
     #[serde(with = "duration::required")]
     pub idle_timeout: Duration,
-    /// How long a connection to an instance that has answered before may take.
+    /// How long a connection to an instance that is no child process may take.
     #[serde(with = "duration::required")]
     pub connect_timeout: Duration,
-    /// The same for a child process, its start included.
+    /// How long the start of a child process may take that has answered before;
+    /// a new one has `health.startup_grace_stdio`.
     #[serde(with = "duration::required")]
     pub start_timeout: Duration,
-    /// How many child processes start at once.
-    pub starts_max: u32,
     /// How long closing everything may take.
     #[serde(with = "duration::required")]
     pub close_timeout: Duration,
@@ -177,7 +176,6 @@ impl Default for SessionsConfig {
             idle_timeout: Duration::from_secs(15 * 60),
             connect_timeout: Duration::from_secs(5),
             start_timeout: Duration::from_secs(30),
-            starts_max: 4,
             close_timeout: Duration::from_secs(10),
         }
     }
@@ -270,7 +268,6 @@ impl Config {
             ("health.list_every", self.health.list_every, 1_000_000),
             ("health.probes_max", self.health.probes_max, 100_000),
             ("routing.attempts_max", self.routing.attempts_max, 10),
-            ("sessions.starts_max", self.sessions.starts_max, 256),
             ("journal.queue_max", self.journal.queue_max, 10_000_000),
             ("limits.services_max", self.limits.services_max, 10_000_000),
             ("limits.instances_max", self.limits.instances_max, 64),

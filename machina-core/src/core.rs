@@ -1,8 +1,8 @@
 //! The shared state behind every handle: the current view, and the few ways in
 //! which it changes.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -11,7 +11,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::Result;
 use crate::event::{EventKind, Events};
-use crate::health::{Monitor, Observation, ProbeOutcome, Prober};
+use crate::health::{Command, HealthState, Monitor, Observation, ProbeOutcome, Prober};
 use crate::model::{Definitions, Endpoint, InstanceId, Revision, Service};
 use crate::recorder::Recorder;
 use crate::sessions::Sessions;
@@ -40,7 +40,6 @@ pub(crate) struct Core {
     pub(crate) tasks: Tasks,
     /// What watches the instances and the store; ends before the sessions do.
     pub(crate) monitor_tasks: Tasks,
-    pub(crate) ordinal: AtomicU64,
 }
 
 impl Core {
@@ -61,6 +60,7 @@ impl Core {
     /// Shows committed changes to readers, and starts or ends what follows from
     /// them: probes, sessions, the search index, events.
     pub(crate) async fn publish(&self, revision: Revision, deltas: &[Delta]) {
+        self.admit(deltas);
         let (before, next) = self.swap(Some(revision), deltas);
         for delta in deltas {
             match delta {
@@ -92,6 +92,15 @@ impl Core {
         }
     }
 
+    /// Lets the instances be reached that the next view will have.
+    fn admit(&self, deltas: &[Delta]) {
+        for delta in deltas {
+            if let Delta::Put(service) = delta {
+                self.sessions.admit(probed(service));
+            }
+        }
+    }
+
     fn index_tools(&self, old: Option<&Arc<ServiceView>>, new: Option<&Arc<ServiceView>>) {
         if let Some(old) = old
             && new.is_none_or(|new| new.service().name() != old.service().name())
@@ -107,26 +116,16 @@ impl Core {
     /// Watches new instances, and leaves those alone that are gone, switched off
     /// or reached in another way than before.
     async fn supervise(&self, old: Option<&Arc<ServiceView>>, new: Option<&Arc<ServiceView>>) {
-        use crate::health::Command;
         let patience = self.config.sessions.close_timeout;
-        let before: Vec<(InstanceId, Endpoint)> = old.map(|view| probed(view)).unwrap_or_default();
-        let after: Vec<(InstanceId, Endpoint)> = new.map(|view| probed(view)).unwrap_or_default();
-        for (instance, endpoint) in &before {
-            match after.iter().find(|(id, _)| id == instance) {
-                None => {
-                    self.monitor.tell(Command::Unwatch(*instance)).await;
-                    self.sessions.retire(*instance, patience);
-                }
-                Some((_, now)) if now != endpoint => {
-                    self.sessions.retire(*instance, patience);
-                    self.monitor.tell(Command::Probe(*instance)).await;
-                }
-                Some(_) => {}
-            }
+        let before = old.map(|view| probed(view.service())).unwrap_or_default();
+        let after = new.map(|view| probed(view.service())).unwrap_or_default();
+        for instance in before.iter().filter(|id| !after.contains(id)) {
+            self.monitor.tell(Command::Unwatch(*instance)).await;
+            self.sessions.dismiss(*instance, patience);
         }
-        for (instance, _) in after {
-            if !before.iter().any(|(id, _)| *id == instance) {
-                self.monitor.tell(Command::Watch { instance, delay: std::time::Duration::ZERO }).await;
+        for instance in after {
+            if !before.contains(&instance) {
+                self.monitor.tell(Command::Watch { instance, delay: Duration::ZERO }).await;
             }
         }
     }
@@ -135,17 +134,19 @@ impl Core {
     /// probes and for calls.
     pub(crate) fn observe(&self, view: &ServiceView, instance: InstanceId, sequence: u64, observation: Observation) {
         let Some((declared, seen)) = view.instance(instance) else { return };
+        let soft = observation.outcome == ProbeOutcome::Fail { hard: false };
         let recorded = seen.cell.record(sequence, observation);
         if recorded.transition.is_some() {
             self.monitor.within(instance, seen.cell.probe_delay());
         }
-        if let Some((from, to)) = recorded.transition
-            && to == crate::health::HealthState::Unhealthy
-            && from.is_up()
+        let fell = recorded.transition.is_some_and(|(from, to)| from.is_up() && to == HealthState::Unhealthy);
+        if fell
+            && soft
             && matches!(declared.endpoint, Endpoint::Stdio(_))
+            && let Some(session) = self.sessions.peek(instance)
         {
-            // A process that no longer answers is of no use: the next probe starts another.
-            self.sessions.retire(instance, std::time::Duration::ZERO);
+            // A process that lives and does not answer is of no use: the next probe starts another.
+            self.sessions.retire(instance, &session, Duration::ZERO);
         }
         if recorded.visible {
             self.publish_health(view, instance, recorded);
@@ -156,6 +157,7 @@ impl Core {
         let service = view.service();
         let (_, next) = self.swap(None, &[Delta::Health { service: service.id, instance }]);
         let Some((from, to)) = recorded.transition else { return };
+        let Some(service) = next.by_id(service.id).map(|view| view.service()) else { return };
         let reason = recorded.health.reason.clone();
         tracing::info!(service = %service.name(), %instance, from = from.as_str(), to = to.as_str(),
             reason = %reason.message, "health changed");
@@ -250,7 +252,10 @@ impl Core {
     /// Makes the first view out of what the store holds. Nothing happened, so
     /// there are no events.
     pub(crate) fn restore(&self, image: &Image) {
-        let (_, view) = self.swap(Some(image.revision), &self.replacing(image));
+        let deltas = self.replacing(image);
+        self.admit(&deltas);
+        let (_, view) = self.swap(Some(image.revision), &deltas);
+        self.events.begin(image.revision);
         for service in view.services() {
             self.index_tools(None, Some(service));
         }
@@ -286,7 +291,7 @@ impl Core {
             };
             if let Err(error) = followed {
                 tracing::warn!(%error, "the store could not be followed");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     }
@@ -313,12 +318,13 @@ fn stamped(deltas: Vec<Delta>, revision: Revision) -> Vec<Delta> {
         .collect()
 }
 
-fn probed(view: &ServiceView) -> Vec<(InstanceId, Endpoint)> {
-    if !view.service().spec.admin_state.is_probed() {
+/// The instances of a service that are to be probed, and may be reached.
+fn probed(service: &Service) -> Vec<InstanceId> {
+    if !service.spec.admin_state.is_probed() {
         return Vec::new();
     }
-    let instances = view.instances().filter(|(instance, _)| instance.admin_state.is_probed());
-    instances.map(|(instance, _)| (instance.id, instance.endpoint.clone())).collect()
+    let instances = service.spec.instances.iter().filter(|instance| instance.admin_state.is_probed());
+    instances.map(|instance| instance.id).collect()
 }
 
 /// What changed between two lists of tools; `None` when no tool did.

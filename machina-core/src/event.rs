@@ -5,13 +5,17 @@
 //! is never sent a gap without notice.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use crate::clock;
+use crate::error::{Error, Result};
 use crate::health::{HealthState, Reason};
 use crate::model::{InstanceId, Revision, ServiceName};
 
@@ -75,10 +79,46 @@ pub enum Next {
     Resync,
 }
 
+/// A place in the stream of one process, written `<revision>.<sequence>.<stream>`.
+/// The revision alone would not do: several events have one revision, and each
+/// process counts its events anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventCursor {
+    /// The revision up to which the reader has been told.
+    pub revision: Revision,
+    sequence: u64,
+    stream: u64,
+}
+
+impl fmt::Display for EventCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{:x}", self.revision, self.sequence, self.stream)
+    }
+}
+
+impl FromStr for EventCursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split('.');
+        let mut part = |radix| parts.next().and_then(|part| u64::from_str_radix(part, radix).ok());
+        match (part(10), part(10), part(16), part(10)) {
+            (Some(revision), Some(sequence), Some(stream), None) if text.matches('.').count() == 2 => {
+                Ok(Self { revision: Revision(revision), sequence, stream })
+            }
+            _ => Err(Error::invalid("must be the id of an event, such as 7.42.1f3a")),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Ring {
     events: VecDeque<Arc<Event>>,
     next: u64,
+    /// The revision at which the stream began: what happened before is not in it.
+    floor: Revision,
+    /// The highest revision of an event so far.
+    revision: Revision,
 }
 
 /// The stream of one process.
@@ -87,15 +127,29 @@ pub(crate) struct Events {
     ring: Mutex<Ring>,
     capacity: usize,
     newest: watch::Sender<u64>,
+    /// Tells this stream from those of other processes.
+    stream: u64,
 }
 
 impl Events {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
-            ring: Mutex::new(Ring { events: VecDeque::new(), next: 1 }),
+            ring: Mutex::new(Ring {
+                events: VecDeque::new(),
+                next: 1,
+                floor: Revision::ZERO,
+                revision: Revision::ZERO,
+            }),
             capacity: capacity.max(1),
             newest: watch::Sender::new(0),
+            stream: Uuid::now_v7().as_u64_pair().1 & 0xffff_ffff,
         }
+    }
+
+    /// The stream begins at this revision.
+    pub(crate) fn begin(&self, revision: Revision) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        (ring.floor, ring.revision) = (revision, revision);
     }
 
     pub(crate) fn publish(&self, revision: Revision, service: ServiceName, kind: EventKind) {
@@ -103,6 +157,7 @@ impl Events {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let sequence = ring.next;
         ring.next += 1;
+        ring.revision = ring.revision.max(revision);
         if ring.events.len() == self.capacity {
             ring.events.pop_front();
         }
@@ -112,110 +167,151 @@ impl Events {
 
     /// A reader of everything published from now on.
     pub(crate) fn subscribe(self: &Arc<Self>) -> EventStream {
-        let newest = self.newest.subscribe();
-        let next = *newest.borrow() + 1;
-        EventStream { events: Arc::clone(self), newest, next }
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reader(ring.next, ring.revision)
     }
 
-    /// A reader of everything published after this revision.
+    /// A reader of everything that someone who has read the registry at this
+    /// revision does not know. Health changes without a new revision, so changes
+    /// of it at that revision are told, perhaps again.
     pub(crate) fn subscribe_since(self: &Arc<Self>, revision: Revision) -> EventStream {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = ring.events.iter().find(|event| event.revision > revision).map_or(ring.next, |event| event.sequence);
+        let unknown = |event: &&Arc<Event>| {
+            event.revision > revision
+                || (event.revision == revision && matches!(event.kind, EventKind::HealthChanged { .. }))
+        };
+        let next = ring.events.iter().find(unknown).map_or(ring.next, |event| event.sequence);
         // Older events have been dropped: whether one of them counted cannot be known.
         let dropped = ring.events.front().is_some_and(|oldest| oldest.sequence > 1 && oldest.sequence == next);
-        drop(ring);
-        let next = if dropped { 0 } else { next };
-        EventStream { events: Arc::clone(self), newest: self.newest.subscribe(), next }
+        let foreign = revision < ring.floor;
+        self.reader(if dropped || foreign { 0 } else { next }, revision)
+    }
+
+    /// A reader that goes on where another one stopped.
+    pub(crate) fn subscribe_after(self: &Arc<Self>, cursor: &EventCursor) -> EventStream {
+        let known = cursor.stream == self.stream;
+        self.reader(if known { cursor.sequence.saturating_add(1) } else { 0 }, cursor.revision)
+    }
+
+    /// A reader that knows another registry, and is told to resync.
+    pub(crate) fn subscribe_anew(self: &Arc<Self>) -> EventStream {
+        self.reader(0, Revision::ZERO)
+    }
+
+    fn reader(self: &Arc<Self>, next: u64, revision: Revision) -> EventStream {
+        let source = Source::Here { events: Arc::clone(self), newest: self.newest.subscribe(), next };
+        EventStream { source, revision, cursor: None }
     }
 }
 
-/// A reader of events. Has no queue of its own: a slow reader costs nothing.
+/// A reader of events. One in the process of the registry has no queue of its
+/// own: a slow reader costs nothing.
 #[derive(Debug)]
 pub struct EventStream {
-    events: Arc<Events>,
-    newest: watch::Receiver<u64>,
-    next: u64,
+    source: Source,
+    /// The revision up to which the reader has been told.
+    revision: Revision,
+    /// Where the feed of a registry elsewhere stands.
+    cursor: Option<EventCursor>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Here { events: Arc<Events>, newest: watch::Receiver<u64>, next: u64 },
+    Elsewhere(mpsc::Receiver<(Next, Option<EventCursor>)>),
+}
+
+/// The end of a stream that the events of a registry elsewhere are put into.
+#[derive(Debug)]
+pub struct EventFeed(mpsc::Sender<(Next, Option<EventCursor>)>);
+
+impl EventFeed {
+    /// Hands on what the reader gets next, and where it then stands, when there
+    /// is room; `false` when nobody reads any more.
+    pub async fn send(&self, next: Next, cursor: Option<EventCursor>) -> bool {
+        self.0.send((next, cursor)).await.is_ok()
+    }
+
+    /// Resolves when nobody reads any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
 }
 
 impl EventStream {
-    /// Waits for the next event.
+    /// A stream of the events of a registry elsewhere, with a queue of `capacity`,
+    /// and where they are put in.
+    ///
+    /// # Panics
+    /// When `capacity` is zero.
+    #[must_use]
+    pub fn fed(capacity: usize) -> (EventFeed, Self) {
+        let (feed, events) = mpsc::channel(capacity);
+        (EventFeed(feed), Self { source: Source::Elsewhere(events), revision: Revision::ZERO, cursor: None })
+    }
+
+    /// Where the reader stands: a stream from there goes on without gap and
+    /// repetition. `None` where that cannot be said, because the reader is about
+    /// to be told to resync or has not been told anything by a registry elsewhere.
+    #[must_use]
+    pub fn cursor(&self) -> Option<EventCursor> {
+        match &self.source {
+            Source::Here { events, next, .. } => {
+                let (sequence, stream) = (next.checked_sub(1)?, events.stream);
+                Some(EventCursor { revision: self.revision, sequence, stream })
+            }
+            Source::Elsewhere(_) => self.cursor.clone(),
+        }
+    }
+
+    /// Waits for the next event. May be dropped and called again.
     pub async fn next(&mut self) -> Next {
         loop {
             if let Some(next) = self.try_next() {
                 return next;
             }
-            // The sender lives in `self.events`, so this waits for a publication.
-            let _ = self.newest.changed().await;
+            match &mut self.source {
+                // The sender lives in `events`, so this waits for a publication.
+                Source::Here { newest, .. } => drop(newest.changed().await),
+                Source::Elsewhere(events) => match events.recv().await {
+                    Some(fed) => return self.take(fed),
+                    // The feed is gone for good: nothing more will happen.
+                    None => std::future::pending().await,
+                },
+            }
         }
     }
 
     /// The next event, if there is one already.
     pub fn try_next(&mut self) -> Option<Next> {
-        self.newest.borrow_and_update();
-        let ring = self.events.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let (events, newest, next) = match &mut self.source {
+            Source::Here { events, newest, next } => (events, newest, next),
+            Source::Elsewhere(fed) => {
+                let fed = fed.try_recv().ok()?;
+                return Some(self.take(fed));
+            }
+        };
+        newest.borrow_and_update();
+        let ring = events.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = ring.next - ring.events.len() as u64;
-        if self.next < oldest || self.next > ring.next {
-            self.next = ring.next;
+        if *next < oldest || *next > ring.next {
+            *next = ring.next;
+            self.revision = ring.revision;
             return Some(Next::Resync);
         }
-        let index = usize::try_from(self.next - oldest).unwrap_or(usize::MAX);
+        let index = usize::try_from(*next - oldest).unwrap_or(usize::MAX);
         let event = ring.events.get(index).map(Arc::clone)?;
-        self.next += 1;
+        *next += 1;
+        self.revision = self.revision.max(event.revision);
         Some(Next::Event(event))
+    }
+
+    fn take(&mut self, (next, cursor): (Next, Option<EventCursor>)) -> Next {
+        self.cursor = cursor;
+        next
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn publish(events: &Events, count: u64) {
-        for revision in 1..=count {
-            events.publish(Revision(revision), ServiceName::new("a").unwrap(), EventKind::ServiceUpdated);
-        }
-    }
-
-    fn sequence(next: Option<Next>) -> Option<u64> {
-        match next {
-            Some(Next::Event(event)) => Some(event.sequence),
-            _ => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_reader_gets_each_event_once_and_in_order() {
-        let events = Arc::new(Events::new(8));
-        let mut reader = events.subscribe();
-        publish(&events, 3);
-        for expected in 1..=3 {
-            assert_eq!(sequence(Some(reader.next().await)), Some(expected));
-        }
-        assert_eq!(reader.try_next(), None);
-    }
-
-    #[test]
-    fn a_reader_that_fell_behind_is_told() {
-        let events = Arc::new(Events::new(2));
-        let mut reader = events.subscribe();
-        publish(&events, 3);
-        assert_eq!(reader.try_next(), Some(Next::Resync));
-        publish(&events, 1);
-        assert_eq!(sequence(reader.try_next()), Some(4));
-    }
-
-    #[test]
-    fn replay_from_a_revision() {
-        let events = Arc::new(Events::new(8));
-        publish(&events, 5);
-        assert_eq!(sequence(events.subscribe_since(Revision(3)).try_next()), Some(4));
-        assert_eq!(events.subscribe_since(Revision(5)).try_next(), None);
-    }
-
-    #[test]
-    fn replay_from_a_forgotten_revision_is_a_resync() {
-        let events = Arc::new(Events::new(2));
-        publish(&events, 5);
-        assert_eq!(events.subscribe_since(Revision(1)).try_next(), Some(Next::Resync));
-        assert_eq!(sequence(events.subscribe_since(Revision(4)).try_next()), Some(5));
-    }
-}
+#[path = "event_tests.rs"]
+mod tests;

@@ -56,7 +56,7 @@ pub use config::{
 };
 pub use connect::{CallContext, Connector, Era, Notice, Progress, ProgressSink, Session, Target};
 pub use error::{Error, ErrorContext, ErrorKind, Outcome, Phase, Problem, Result};
-pub use event::{Event, EventKind, EventStream, Next};
+pub use event::{Event, EventCursor, EventFeed, EventKind, EventStream, Next};
 pub use health::{
     Evidence, Health, HealthParameters, HealthState, Observation, ProbeOutcome, Prober, Reason, ReasonCode, Status,
 };

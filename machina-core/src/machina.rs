@@ -65,7 +65,7 @@ impl ToolQuery {
             }
             let skip = match &after {
                 Some((last, _)) if name.as_str() < last.as_str() => continue,
-                Some((last, index)) if name.as_str() == last.as_str() => index + 1,
+                Some((last, index)) if name.as_str() == last.as_str() => index.saturating_add(1),
                 _ => 0,
             };
             for (index, offered) in service.tools().iter().enumerate().skip(skip) {
@@ -408,3 +408,7 @@ impl Router for Machina {
 #[cfg(test)]
 #[path = "machina_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod session_tests;

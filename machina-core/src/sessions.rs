@@ -2,14 +2,14 @@
 //! it, closed when idle, closed when the instance is gone.
 //!
 //! Opening runs in a task of its own, so a caller that gives up does not undo
-//! it for the others. The number of child processes that start at once is
-//! bounded.
+//! it for the others. Only instances that are admitted are opened: whoever still
+//! holds an old view cannot bring back what is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,10 @@ use crate::error::{Error, Result};
 use crate::model::{Endpoint, InstanceId};
 use crate::tasks::Tasks;
 use crate::view::{InstanceView, ServiceView};
+
+/// How much longer than its target allows a connector may take, to end what it
+/// began and to say why it failed.
+const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 
 /// How often a session that is to be closed is looked at for calls in flight.
 const BUSY_POLL: Duration = Duration::from_millis(50);
@@ -48,15 +52,18 @@ pub(crate) struct Sessions {
 struct Inner {
     connectors: Vec<Arc<dyn Connector>>,
     slots: Mutex<Slots>,
-    starts: Semaphore,
     notices: mpsc::Sender<(InstanceId, Notice)>,
+    /// What listens to sessions; ends when they do.
     tasks: Tasks,
+    /// What opens and closes sessions; waited for at the end.
+    transitions: Tasks,
     config: SessionsConfig,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
     by_instance: HashMap<InstanceId, Slot>,
+    admitted: HashSet<InstanceId>,
     closed: bool,
 }
 
@@ -88,18 +95,47 @@ impl Sessions {
         notices: mpsc::Sender<(InstanceId, Notice)>,
         tasks: Tasks,
     ) -> Self {
-        let starts = Semaphore::new(config.starts_max as usize);
-        Self { inner: Arc::new(Inner { connectors, slots: Mutex::default(), starts, notices, tasks, config }) }
+        let (slots, transitions) = (Mutex::default(), Tasks::new());
+        Self { inner: Arc::new(Inner { connectors, slots, notices, tasks, transitions, config }) }
     }
 
-    /// The session with the target's instance, opened if there is none.
+    /// Lets sessions with these instances be opened.
+    pub(crate) fn admit(&self, instances: impl IntoIterator<Item = InstanceId>) {
+        self.inner.slots().admitted.extend(instances);
+    }
+
+    /// Lets no more sessions with an instance be opened, and closes the one that
+    /// there is when its calls have ended, at the latest after `patience`.
+    pub(crate) fn dismiss(&self, instance: InstanceId, patience: Duration) {
+        let slot = {
+            let mut slots = self.inner.slots();
+            slots.admitted.remove(&instance);
+            slots.by_instance.remove(&instance)
+        };
+        match slot {
+            Some(Slot::Open { session, .. }) => self.inner.close_later(session, patience),
+            Some(Slot::Opening { cancelled, .. }) => cancelled.cancel(),
+            None => {}
+        }
+    }
+
+    /// The session with the target's instance for a call, opened if there is none.
     ///
     /// # Errors
     /// Whatever [`Connector::connect`] says; [`Unsupported`](crate::ErrorKind::Unsupported)
     /// when no connector handles the endpoint; [`Unavailable`](crate::ErrorKind::Unavailable)
-    /// when the registry is closing.
+    /// when the instance or the registry is going away.
     pub(crate) async fn open(&self, target: &Target) -> Result<Opened> {
-        let mut opening = match self.inner.find_or_begin(target)? {
+        self.opened(target, true).await
+    }
+
+    /// The same for a probe, which does not count as use.
+    pub(crate) async fn open_to_probe(&self, target: &Target) -> Result<Opened> {
+        self.opened(target, false).await
+    }
+
+    async fn opened(&self, target: &Target, in_use: bool) -> Result<Opened> {
+        let mut opening = match self.inner.find_or_begin(target, in_use)? {
             Found::Open(session) => return Ok(Opened { session, reused: true }),
             Found::Opening(opening) => opening,
         };
@@ -116,34 +152,25 @@ impl Sessions {
         }
     }
 
-    /// Takes the session of an instance out of use, without waiting: it is
-    /// closed when its calls have ended, at the latest after `patience`. One that
-    /// is being opened is given up at once.
-    pub(crate) fn retire(&self, instance: InstanceId, patience: Duration) {
-        let session = match self.inner.slots().by_instance.remove(&instance) {
-            Some(Slot::Open { session, .. }) => session,
-            Some(Slot::Opening { cancelled, .. }) => return cancelled.cancel(),
-            None => return,
-        };
-        let until = Instant::now() + patience;
-        self.inner.tasks.spawn("close session", async move {
-            while is_busy(&session) && Instant::now() < until {
-                tokio::time::sleep(BUSY_POLL).await;
-            }
-            session.close().await;
-        });
+    /// Takes `session` out of use, if it still is the one in use: the next call
+    /// or probe opens another. It is closed when its calls have ended, at the
+    /// latest after `patience`.
+    pub(crate) fn retire(&self, instance: InstanceId, session: &Arc<dyn Session>, patience: Duration) {
+        if self.inner.forget(instance, session) {
+            self.inner.close_later(Arc::clone(session), patience);
+        }
     }
 
-    /// Closes child processes that were not used for a while; runs until
+    /// Closes child processes that were not called for a while; runs until
     /// cancelled.
     pub(crate) async fn close_idle(&self) {
         let idle = self.inner.config.idle_timeout;
         let pause = (idle / 4).clamp(Duration::from_millis(250), Duration::from_secs(60));
         loop {
             tokio::time::sleep(pause).await;
-            for instance in self.inner.idle_for(idle) {
+            for (instance, session) in self.inner.take_idle(idle) {
                 tracing::debug!(%instance, "stopping an idle child process");
-                self.retire(instance, Duration::ZERO);
+                self.inner.close_later(session, Duration::ZERO);
             }
         }
     }
@@ -156,14 +183,14 @@ impl Sessions {
             slots.closed = true;
             std::mem::take(&mut slots.by_instance)
         };
-        let mut closing = tokio::task::JoinSet::new();
         for slot in slots.into_values() {
-            if let Slot::Open { session, .. } = slot {
-                closing.spawn(async move { session.close().await });
+            match slot {
+                Slot::Open { session, .. } => self.inner.close_later(session, Duration::ZERO),
+                Slot::Opening { cancelled, .. } => cancelled.cancel(),
             }
         }
         let patience = self.inner.config.close_timeout;
-        if tokio::time::timeout(patience, closing.join_all()).await.is_err() {
+        if !self.inner.transitions.finish(patience).await {
             tracing::warn!(?patience, "some sessions did not close in time and were dropped");
         }
     }
@@ -179,19 +206,35 @@ impl Inner {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find_or_begin(self: &Arc<Self>, target: &Target) -> Result<Found> {
+    /// Closes a session that no slot holds any more, when its calls have ended.
+    fn close_later(&self, session: Arc<dyn Session>, patience: Duration) {
+        let until = Instant::now() + patience;
+        self.transitions.spawn("close session", async move {
+            while is_busy(&session) && Instant::now() < until {
+                tokio::time::sleep(BUSY_POLL).await;
+            }
+            session.close().await;
+        });
+    }
+
+    fn find_or_begin(self: &Arc<Self>, target: &Target, in_use: bool) -> Result<Found> {
         let id = target.instance.id;
         let mut slots = self.slots();
-        if slots.closed {
+        if slots.closed || !slots.admitted.contains(&id) {
             return Err(closing());
         }
         match slots.by_instance.get_mut(&id) {
             Some(Slot::Open { session, used, .. }) if !session.is_closed() => {
-                *used = Instant::now();
+                if in_use {
+                    *used = Instant::now();
+                }
                 return Ok(Found::Open(Arc::clone(session)));
             }
-            Some(Slot::Opening { opening, .. }) => return Ok(Found::Opening(opening.clone())),
-            Some(Slot::Open { .. }) | None => {}
+            // The other end of an opening is gone only if its task panicked.
+            Some(Slot::Opening { opening, .. }) if opening.has_changed().is_ok() => {
+                return Ok(Found::Opening(opening.clone()));
+            }
+            Some(_) | None => {}
         }
         let endpoint = &target.instance.endpoint;
         let connector = self.connectors.iter().find(|connector| connector.handles(endpoint)).cloned();
@@ -202,7 +245,7 @@ impl Inner {
         let cancelled = CancellationToken::new();
         slots.by_instance.insert(id, Slot::Opening { opening: opening.clone(), cancelled: cancelled.clone() });
         let (inner, target, receiver) = (Arc::clone(self), target.clone(), opening.clone());
-        self.tasks.spawn("open session", async move {
+        self.transitions.spawn("open session", async move {
             let opened = tokio::select! {
                 () = cancelled.cancelled() => Err(closing()),
                 opened = inner.connect(&*connector, &target) => opened,
@@ -213,16 +256,12 @@ impl Inner {
         Ok(Found::Opening(opening))
     }
 
+    /// Connects; a connector that does not keep to the time it was given is cut off.
     async fn connect(&self, connector: &dyn Connector, target: &Target) -> Result<Arc<dyn Session>> {
-        let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
-        let _permit = match stdio {
-            true => Some(self.starts.acquire().await.map_err(|_| closing())?),
-            false => None,
-        };
-        tokio::time::timeout(target.timeout, connector.connect(target)).await.unwrap_or_else(|_| {
-            let what = if stdio { "the process did not answer" } else { "no connection was made" };
-            Err(Error::unreachable(format!("{what} within {:?}", target.timeout)))
-        })
+        let patience = target.timeout + CONNECTOR_GRACE;
+        tokio::time::timeout(patience, connector.connect(target))
+            .await
+            .unwrap_or_else(|_| Err(Error::unreachable(format!("not ready within {:?}", target.timeout))))
     }
 
     /// Puts what came of opening into the slot; a session whose slot is gone is
@@ -292,16 +331,21 @@ impl Inner {
         ours
     }
 
-    fn idle_for(&self, idle: Duration) -> Vec<InstanceId> {
+    /// Takes the child processes out of use that were not called for `idle`.
+    fn take_idle(&self, idle: Duration) -> Vec<(InstanceId, Arc<dyn Session>)> {
         let now = Instant::now();
-        let slots = self.slots();
-        let idle = slots.by_instance.iter().filter_map(|(id, slot)| match slot {
+        let is_idle = |slot: &Slot| match slot {
             Slot::Open { used, stdio: true, session } => {
-                (!is_busy(session) && now.saturating_duration_since(*used) >= idle).then_some(*id)
+                !is_busy(session) && now.saturating_duration_since(*used) >= idle
             }
-            _ => None,
+            _ => false,
+        };
+        let taken = self.slots().by_instance.extract_if(|_, slot| is_idle(slot)).collect::<Vec<_>>();
+        let open = taken.into_iter().filter_map(|(id, slot)| match slot {
+            Slot::Open { session, .. } => Some((id, session)),
+            Slot::Opening { .. } => None,
         });
-        idle.collect()
+        open.collect()
     }
 }
 

@@ -55,6 +55,15 @@ impl Tasks {
         self.cancelled.cancelled().await;
     }
 
+    /// Waits up to `patience` for every task to end by itself, then cancels those
+    /// that are left; says whether none was.
+    pub async fn finish(&self, patience: Duration) -> bool {
+        self.tracker.close();
+        let finished = tokio::time::timeout(patience, self.tracker.wait()).await.is_ok();
+        self.cancelled.cancel();
+        finished
+    }
+
     /// Cancels every task of the group without waiting for them.
     pub fn cancel(&self) {
         self.cancelled.cancel();

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::catalog::Catalog;
 use crate::cell::Cell;
-use crate::config::HealthConfig;
+use crate::config::{HealthConfig, StartPolicy};
 use crate::error::Result;
 use crate::health::{Health, HealthState, ReasonCode, Status};
 use crate::model::{AdminState, Definitions, Endpoint, Instance, InstanceId, Revision, Service, ServiceId, Tool};
@@ -21,6 +22,8 @@ pub struct ServiceView {
     status: Status,
     /// Lower-case words that a text filter looks through.
     haystack: Arc<str>,
+    /// How many calls were routed.
+    calls: Arc<AtomicU64>,
 }
 
 /// What is known about one instance.
@@ -154,19 +157,25 @@ impl ServiceView {
         let policy = &service.spec.health_policy;
         let observed = service.spec.instances.iter().map(|instance| {
             let parameters = health.parameters(policy, matches!(instance.endpoint, Endpoint::Stdio(_)));
-            let Some((old, seen)) = before.and_then(|before| before.instance(instance.id)) else {
-                return InstanceView::of(Arc::new(Cell::new(parameters)), None);
-            };
-            if old.endpoint == instance.endpoint {
-                seen.cell.set_parameters(parameters);
-            } else {
-                seen.cell.reset(parameters);
+            let known = before.and_then(|before| before.instance(instance.id));
+            match known.filter(|(old, _)| old.endpoint == instance.endpoint) {
+                Some((_, seen)) => {
+                    seen.cell.set_parameters(parameters);
+                    InstanceView::of(Arc::clone(&seen.cell), seen.definitions.clone())
+                }
+                None => InstanceView::of(Arc::new(Cell::new(parameters)), None),
             }
-            InstanceView::of(Arc::clone(&seen.cell), seen.definitions.clone())
         });
         let haystack = haystack(&service).into();
-        let mut view =
-            Self { observed: observed.collect(), service, tools: Arc::default(), status: Status::Unknown, haystack };
+        let calls = before.map(|before| Arc::clone(&before.calls)).unwrap_or_default();
+        let mut view = Self {
+            observed: observed.collect(),
+            service,
+            tools: Arc::default(),
+            status: Status::Unknown,
+            haystack,
+            calls,
+        };
         view.collect_tools();
         view.judge();
         view
@@ -194,13 +203,13 @@ impl ServiceView {
         let mut tools = Tools::default();
         for (index, seen) in self.observed.iter().enumerate() {
             let Some(definitions) = &seen.definitions else { continue };
-            tools.known |= 1 << index;
+            tools.known |= bit(index);
             for tool in &definitions.tools {
                 let place = *tools.by_name.entry(tool.name().to_string()).or_insert(tools.list.len());
                 if place == tools.list.len() {
                     tools.list.push(OfferedTool { tool: Arc::clone(tool), offered_by: 0 });
                 }
-                tools.list[place].offered_by |= 1 << index;
+                tools.list[place].offered_by |= bit(index);
             }
         }
         self.tools = Arc::new(tools);
@@ -216,6 +225,19 @@ impl ServiceView {
             AdminState::Maintenance => Status::Maintenance,
             AdminState::Draining | AdminState::Disabled | AdminState::Quarantined => Status::Disabled,
         };
+    }
+
+    /// Whether every instance is decided, or nobody looks at it: the operator
+    /// said so, or it waits for its first call as `start` has it.
+    #[must_use]
+    pub fn is_settled(&self, start: StartPolicy) -> bool {
+        let rests = |instance: &Instance, seen: &InstanceView| {
+            let waits = start == StartPolicy::Lazy && matches!(instance.endpoint, Endpoint::Stdio(_));
+            !instance.admin_state.is_probed() || (waits && seen.definitions.is_some())
+        };
+        let settled =
+            |(instance, seen): (&Instance, &InstanceView)| !seen.health.state.is_undecided() || rests(instance, seen);
+        !self.service.spec.admin_state.is_probed() || self.instances().all(settled)
     }
 
     /// The service as it was declared.
@@ -262,8 +284,18 @@ impl ServiceView {
 
     /// Whether the instance at `index` offers `tool`; `true` while it is not known.
     pub(crate) fn may_offer(&self, index: usize, tool: &str) -> bool {
-        let bit = 1 << index;
+        let bit = bit(index);
         self.tools.known & bit == 0 || self.tool(tool).is_some_and(|tool| tool.offered_by & bit != 0)
+    }
+
+    /// The number of a call that is routed now.
+    pub(crate) fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many calls were routed.
+    pub(crate) fn routed_calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     pub(crate) fn contains_words(&self, text: &str) -> bool {
@@ -275,6 +307,12 @@ impl InstanceView {
     fn of(cell: Arc<Cell>, definitions: Option<Arc<Definitions>>) -> Self {
         Self { health: cell.health(), definitions, status: Status::Unknown, cell }
     }
+}
+
+/// The bit that stands for an instance; none for those beyond the 64 that the
+/// configuration allows, of which it is then never known what they offer.
+fn bit(index: usize) -> u64 {
+    u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index)).unwrap_or(0)
 }
 
 fn haystack(service: &Service) -> String {

@@ -50,6 +50,41 @@ async fn the_status_of_a_service_follows_its_instances() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_has_settled_when_every_instance_is_decided_or_left_alone() {
+    let (eager, lazy) = (StartPolicy::Eager, StartPolicy::Lazy);
+    let undecided = service("a", serde_json::json!({}), 2);
+    let mut view = put(&View::default(), &undecided);
+    assert!(!view.get("a").unwrap().is_settled(eager));
+    view = observe(&view, &undecided, 0, ProbeOutcome::Pass);
+    assert!(!view.get("a").unwrap().is_settled(lazy), "an HTTP server is asked, however lazy");
+    view = observe(&view, &undecided, 1, DOWN);
+    assert!(view.get("a").unwrap().is_settled(eager));
+    let off = service("b", serde_json::json!({"admin_state": "disabled"}), 1);
+    assert!(put(&view, &off).get("b").unwrap().is_settled(eager));
+    let none = service("c", serde_json::json!({}), 0);
+    assert!(put(&view, &none).get("c").unwrap().is_settled(eager));
+    let command = service("d", serde_json::json!({"instances": [{"stdio": {"command": "x"}}]}), 0);
+    view = put(&view, &command);
+    assert!(!view.get("d").unwrap().is_settled(lazy), "its tools are not known yet");
+    let definitions = Arc::new(Definitions {
+        protocol_version: "2025-11-25".to_owned(),
+        server_info: serde_json::Value::Null,
+        instructions: None,
+        capabilities: serde_json::Value::Null,
+        tools: Vec::new(),
+        rejected: Vec::new(),
+        prompts: Vec::new(),
+        resources: Vec::new(),
+        resource_templates: Vec::new(),
+        listed_at: clock::now(),
+    });
+    let instance = command.spec.instances[0].id;
+    let seen = Delta::Definitions { service: command.id, instance, definitions };
+    view = view.next(view.revision(), &[seen], &HealthConfig::default());
+    assert_eq!([lazy, eager].map(|start| view.get("d").unwrap().is_settled(start)), [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_view_never_changes() {
     let service = service("a", serde_json::json!({}), 1);
     let before = put(&View::default(), &service);

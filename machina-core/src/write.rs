@@ -10,7 +10,7 @@ use crate::access::Principal;
 use crate::clock;
 use crate::config::LimitsConfig;
 use crate::error::{Error, Result};
-use crate::model::{AdminState, InstanceId, Revision, Service, ServiceId, ServiceName, ServiceSpec};
+use crate::model::{AdminState, Endpoint, InstanceId, Revision, Service, ServiceId, ServiceName, ServiceSpec};
 use crate::store::{Batch, Change, Entry, Precondition, What};
 use crate::view::{Delta, View};
 
@@ -23,7 +23,8 @@ pub enum Mutation {
     /// read from the record of another service get new ones.
     Register(ServiceSpec),
     /// Another declaration for a service. Instances with the same endpoint keep
-    /// their identity; a masked secret keeps its value.
+    /// their identity, and one that is reached in another way than before is
+    /// another instance; a masked secret keeps its value.
     Update {
         /// The service, by its name until now.
         name: ServiceName,
@@ -187,7 +188,11 @@ impl Planner<'_> {
             spec,
         };
         self.count += 1;
-        self.plan.batch.preconditions.push(Precondition::Absent(service.name().clone()));
+        // The store checks preconditions before the batch: an earlier change of it
+        // may be what freed the name.
+        if !self.changed.contains_key(service.name()) {
+            self.plan.batch.preconditions.push(Precondition::Absent(service.name().clone()));
+        }
         self.put(service, "register", json!({}));
         Ok(())
     }
@@ -198,6 +203,7 @@ impl Planner<'_> {
         }
         self.adopt_instances(before, &mut spec)?;
         spec.restore_secrets(&before.spec.secrets());
+        renew_changed(before, &mut spec);
         self.check(&spec)?;
         if spec == before.spec {
             self.plan.put.push(spec.name);
@@ -282,6 +288,20 @@ impl Planner<'_> {
             instance: None,
             what: What::Audit { principal, action, detail },
         });
+    }
+}
+
+/// Gives an instance that is reached in another way a new identity: what was
+/// seen of the old one says nothing about it. What a process is started with
+/// is part of how it is reached.
+fn renew_changed(before: &Service, spec: &mut ServiceSpec) {
+    let same_env = before.spec.env == spec.env;
+    for instance in &mut spec.instances {
+        let known = before.instance(instance.id).map(|known| &known.endpoint);
+        let stdio = matches!(instance.endpoint, Endpoint::Stdio(_));
+        if known.is_some_and(|known| *known != instance.endpoint || (stdio && !same_env)) {
+            instance.adopt(InstanceId::generate());
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::Principal;
 use crate::config::AccessConfig;
 use crate::error::{Error, Result};
-use crate::model::{Endpoint, Instance, Service};
+use crate::model::{Endpoint, Instance, SensitiveMap, Service};
 use crate::view::{Delta, View};
 
 /// # Errors
@@ -49,10 +49,10 @@ fn reached_for(before: Option<&Service>, after: &Service, instance: &Instance) -
         Endpoint::Stdio(_) if same && same_env => None,
         Endpoint::Stdio(_) => Some("is a command, and from outside no command may be registered or changed"),
         _ if same => None,
-        endpoint if has_placeholder(endpoint) => {
+        endpoint if endpoint.reaches_into_process() => {
             Some("has a placeholder, and from outside nothing may be registered that reads the server's environment")
         }
-        endpoint if known.is_some_and(|known| moves_secrets(known, endpoint)) => Some(
+        endpoint if before.is_some_and(|before| moves_secrets(before, endpoint)) => Some(
             "takes its secrets to another address, and they may not have been meant for it: send them in an instance \
              without `id`",
         ),
@@ -60,17 +60,19 @@ fn reached_for(before: Option<&Service>, after: &Service, instance: &Instance) -
     }
 }
 
-fn has_placeholder(endpoint: &Endpoint) -> bool {
-    let mut found = false;
-    endpoint.clone().each_sensitive(&mut |_, value| found |= value.expose().contains("${"));
-    found
-}
-
-fn moves_secrets(before: &Endpoint, after: &Endpoint) -> bool {
-    let (Endpoint::Http(before) | Endpoint::Sse(before)) = before else { return false };
-    let (Endpoint::Http(after) | Endpoint::Sse(after)) = after else { return false };
-    let kept = |(name, value): (&String, _)| before.headers.get(name) == Some(value);
-    before.url != after.url && after.headers.iter().any(kept)
+/// Whether a header that is stored goes to an address that it did not go to.
+fn moves_secrets(before: &Service, after: &Endpoint) -> bool {
+    let headers = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Http(http) | Endpoint::Sse(http) => Some((http.url.clone(), http.headers.clone())),
+        _ => None,
+    };
+    let Some((url, after)) = headers(after) else { return false };
+    let stored: Vec<_> = before.spec.instances.iter().filter_map(|instance| headers(&instance.endpoint)).collect();
+    after.iter().any(|(name, value)| {
+        let known = |(_, headers): &&(_, SensitiveMap)| headers.get(name) == Some(value);
+        let mut places = stored.iter().filter(known).peekable();
+        places.peek().is_some() && places.all(|(place, _)| *place != url)
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! trail. Adapters hold one of these per request and decide nothing themselves.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
@@ -11,7 +10,7 @@ use super::principal::{Principal, Role};
 use crate::clock;
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::event::EventStream;
+use crate::event::{EventCursor, EventStream};
 use crate::machina::{Applied, Registry, Router, ToolPage, ToolQuery};
 use crate::model::{Revision, ServiceName, ToolCall};
 use crate::query::{Page, Query};
@@ -95,6 +94,24 @@ impl Scoped {
         Overview::of(view.revision(), seen, self.core.recorder.dropped())
     }
 
+    /// Everything that changes from where another stream of this process stood.
+    /// The stream tells the reader to resync if that is too long ago, or if the
+    /// cursor is of another process.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for principals of one tenant.
+    pub fn watch_after(&self, cursor: &EventCursor) -> Result<EventStream> {
+        self.may_watch()?;
+        Ok(self.core.events.subscribe_after(cursor))
+    }
+
+    fn may_watch(&self) -> Result<()> {
+        match self.principal.tenant {
+            None => Ok(()),
+            Some(_) => Err(Error::unsupported("events are not yet told apart by tenant")),
+        }
+    }
+
     /// [`Registry::apply`], with the services as they are held in memory. In a
     /// task of its own: a caller that goes away in the middle of it must not
     /// leave a committed batch that no view shows.
@@ -108,9 +125,9 @@ impl Scoped {
 
     async fn commit(&self, mutations: Vec<Mutation>) -> Result<Applied<Arc<ServiceView>>> {
         self.principal.require(Role::Admin, "change services")?;
-        mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
         let core = &self.core;
         let _committing = core.committing.lock().await;
+        mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
         let before = core.view();
         let plan = plan(&before, mutations, &self.principal, &core.config.limits)?;
         refuse_new_commands(&before, &plan.deltas, &self.principal, &core.config.access)?;
@@ -154,8 +171,7 @@ impl Scoped {
         }
     }
 
-    fn key(&self) -> CallKey {
-        let ordinal = self.core.ordinal.fetch_add(1, Ordering::Relaxed);
+    fn key(ordinal: u64) -> CallKey {
         // A cheap scramble (splitmix64): the balancer needs no more than spread.
         let mut random = ordinal.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         random ^= random >> 27;
@@ -245,10 +261,9 @@ impl Registry for Scoped {
     }
 
     async fn watch(&self, since: Option<Revision>) -> Result<EventStream> {
-        if self.principal.tenant.is_some() {
-            return Err(Error::unsupported("events are not yet told apart by tenant"));
-        }
+        self.may_watch()?;
         Ok(match since {
+            Some(revision) if revision > self.core.view.load().revision() => self.core.events.subscribe_anew(),
             Some(revision) => self.core.events.subscribe_since(revision),
             None => self.core.events.subscribe(),
         })
@@ -265,8 +280,7 @@ const FOUND_MAX: usize = 100;
 impl Router for Scoped {
     async fn explain(&self, service: &str, tool: Option<&str>) -> Result<Explanation> {
         let view = self.routed(service, tool)?;
-        let ordinal = self.core.ordinal.load(Ordering::Relaxed);
-        Ok(explain(&view, tool, CallKey { ordinal, random: ordinal }, &self.core.config.routing))
+        Ok(explain(&view, tool, Self::key(view.routed_calls()), &self.core.config.routing))
     }
 
     async fn call(&self, request: &ToolCall, options: &CallOptions) -> Result<CallReport> {
@@ -276,8 +290,13 @@ impl Router for Scoped {
         let started = tokio::time::Instant::now();
         let core = &self.core;
         let observe = |instance, observation| core.observe_call(&view, instance, observation);
-        let route =
-            Route { view: &view, sessions: &core.sessions, config: &core.config, key: self.key(), observe: &observe };
+        let route = Route {
+            view: &view,
+            sessions: &core.sessions,
+            config: &core.config,
+            key: Self::key(view.next_call()),
+            observe: &observe,
+        };
         let outcome = call(&route, request, options).await;
         self.record_call(request, started, &outcome);
         outcome.inspect_err(|error| core.doubt_definitions(&view, error))

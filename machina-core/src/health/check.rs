@@ -22,6 +22,9 @@ use crate::view::{InstanceView, ServiceView};
 /// How long a failed probe waits before it is confirmed on a new connection.
 const CONFIRM_AFTER: Duration = Duration::from_millis(250);
 
+/// How long calls over a connection that failed a probe may still take.
+const CALLS_PATIENCE: Duration = Duration::from_secs(600);
+
 /// A failed call asks for a probe at most this often.
 const HINT_WINDOW: Duration = Duration::from_secs(1);
 
@@ -37,7 +40,7 @@ pub(crate) struct SessionProber {
 #[async_trait]
 impl Prober for SessionProber {
     async fn probe(&self, target: &Target, timeout: Duration) -> Observation {
-        let error = match self.attempt(target, timeout).await {
+        let error = match self.attempt(target, timeout, true).await {
             Ok(took) => return Observation::pass(took),
             Err(error) => error,
         };
@@ -46,9 +49,8 @@ impl Prober for SessionProber {
         if stdio || first.outcome != (ProbeOutcome::Fail { hard: false }) {
             return first;
         }
-        self.sessions.retire(target.instance.id, Duration::from_secs(600));
         tokio::time::sleep(CONFIRM_AFTER).await;
-        match self.attempt(target, timeout).await {
+        match self.attempt(target, timeout, false).await {
             Ok(took) => Observation::pass(took),
             // Refused twice: no one listens there.
             Err(error) if refused && was_refused(&error) => {
@@ -74,12 +76,17 @@ fn was_refused(error: &Error) -> bool {
 impl SessionProber {
     /// Asks the instance, over a new session if there is none; returns how long
     /// the answer took, without the opening.
-    async fn attempt(&self, target: &Target, timeout: Duration) -> Result<Duration> {
-        let opened = self.sessions.open(target).await?;
+    /// When that is not the last attempt, a session without an answer is taken
+    /// out of use, so that the next one is made over a new connection.
+    async fn attempt(&self, target: &Target, timeout: Duration, again: bool) -> Result<Duration> {
+        let session = self.sessions.open_to_probe(target).await?.session;
         let started = Instant::now();
-        let answered = tokio::time::timeout(timeout, opened.session.probe(timeout)).await;
-        answered.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {timeout:?}"))))?;
-        Ok(started.elapsed())
+        let answered = tokio::time::timeout(timeout, session.probe(timeout)).await;
+        let answered = answered.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {timeout:?}"))));
+        if answered.is_err() && again && !matches!(target.instance.endpoint, Endpoint::Stdio(_)) {
+            self.sessions.retire(target.instance.id, &session, CALLS_PATIENCE);
+        }
+        answered.map(|()| started.elapsed())
     }
 }
 
@@ -124,7 +131,10 @@ impl Core {
     pub(crate) async fn probe(&self, instance: InstanceId) {
         let view = self.view();
         let Some(service) = view.owner(instance) else { return };
-        let Some((_, seen)) = service.instance(instance) else { return };
+        let Some((declared, seen)) = service.instance(instance) else { return };
+        if !service.service().spec.admin_state.is_probed() || !declared.admin_state.is_probed() {
+            return;
+        }
         let index = service.instances().position(|(declared, _)| declared.id == instance);
         let target = index.and_then(|index| target(service, index, seen, &self.config.sessions));
         let Some(target) = target else { return };
@@ -147,7 +157,11 @@ impl Core {
     pub(crate) fn observe_call(&self, service: &ServiceView, instance: InstanceId, observation: Observation) {
         let Some((_, seen)) = service.instance(instance) else { return };
         let failed = matches!(observation.outcome, ProbeOutcome::Fail { .. } | ProbeOutcome::Inconclusive);
-        self.observe(service, instance, seen.cell.ticket(), observation);
+        // Many callers can see one failure: it counts once.
+        let soft = observation.outcome == ProbeOutcome::Fail { hard: false };
+        if !soft || seen.cell.counts_failed_call(HINT_WINDOW) {
+            self.observe(service, instance, seen.cell.ticket(), observation);
+        }
         if failed && seen.cell.is_unprobed_for(HINT_WINDOW) {
             self.monitor.hint(instance);
         }

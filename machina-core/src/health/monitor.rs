@@ -10,7 +10,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
@@ -25,6 +25,9 @@ pub(crate) type InstanceNotice = (InstanceId, Notice);
 /// How many commands and notices may wait for the monitor.
 const QUEUE_MAX: usize = 4096;
 
+/// When an instance is looked at again whose check found nothing, or panicked.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// What the monitor is told.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -37,7 +40,7 @@ pub(crate) enum Command {
     Within { instance: InstanceId, delay: Duration },
     /// Stop probing it.
     Unwatch(InstanceId),
-    /// A probe has ended; the next one is due after `delay`, or never.
+    /// A probe has ended; the next one is due after `delay`, if it found the instance.
     Done { instance: InstanceId, delay: Option<Duration> },
 }
 
@@ -132,9 +135,16 @@ pub(crate) async fn run(
         let Some(instance) = due else { continue };
         schedule.timers.insert(instance, None);
         let (patient, handle, permits) = (Arc::clone(&patient), handle.clone(), Arc::clone(&permits));
+        let checks = tasks.clone();
         tasks.spawn("probe", async move {
             let permit = permits.acquire_owned().await;
-            let delay = patient.check(instance).await;
+            let (done, delay) = oneshot::channel();
+            let check = async move {
+                let _ = done.send(patient.check(instance).await);
+            };
+            drop(checks.spawn("check", check));
+            // Without an answer the check panicked: its instance is still looked after.
+            let delay = delay.await.unwrap_or(Some(RETRY_AFTER));
             drop(permit);
             handle.tell(Command::Done { instance, delay }).await;
         });
@@ -187,18 +197,13 @@ impl Schedule {
         if watched.is_some() {
             return None;
         }
-        match delay {
-            None => {
-                self.timers.remove(&instance);
-                None
-            }
-            Some(_) if again => Some(instance),
-            Some(delay) => {
-                let jittered = delay.mul_f64(self.jitter());
-                self.set_timer(instance, jittered);
-                None
-            }
+        if again {
+            return Some(instance);
         }
+        // An instance that the check did not find is about to be unwatched.
+        let jittered = delay.unwrap_or(RETRY_AFTER).mul_f64(self.jitter());
+        self.set_timer(instance, jittered);
+        None
     }
 
     fn set_timer(&mut self, instance: InstanceId, delay: Duration) {

@@ -74,7 +74,9 @@ impl Observation {
             (_, Some(401 | 403)) => ProbeOutcome::AuthRequired,
             (ErrorKind::Overloaded, _) => ProbeOutcome::Degraded,
             (ErrorKind::Rejected, _) if context.phase == Some(Phase::Answered) => ProbeOutcome::Pass,
-            (ErrorKind::Internal, _) => ProbeOutcome::Inconclusive,
+            (ErrorKind::Internal | ErrorKind::Unavailable, _) => ProbeOutcome::Inconclusive,
+            // It answered the handshake, and the answer is no.
+            (ErrorKind::Rejected, _) if context.upstream_code.is_some() => ProbeOutcome::Fail { hard: true },
             (ErrorKind::Invalid | ErrorKind::Unsupported, _) => ProbeOutcome::Fail { hard: true },
             _ => ProbeOutcome::Fail { hard: context.hard },
         };

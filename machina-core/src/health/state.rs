@@ -198,8 +198,6 @@ pub(crate) enum HealthEvent {
     Observed(Evidence),
     /// The first attempt to reach the instance begins.
     Starting,
-    /// The declaration changed: what was known may no longer be true.
-    Reset,
 }
 
 /// What follows from a step.
@@ -255,10 +253,6 @@ impl Machine {
 pub(crate) fn step(machine: &mut Machine, event: &HealthEvent, now: Instant, parameters: &HealthParameters) -> Effects {
     let before = machine.state;
     let applied = match event {
-        HealthEvent::Reset => {
-            *machine = Machine { newest: machine.newest, ..Machine::new(now, parameters) };
-            true
-        }
         HealthEvent::Starting => {
             let unknown = machine.state == HealthState::Unknown;
             if unknown {

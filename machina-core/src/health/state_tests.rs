@@ -96,15 +96,6 @@ fn the_longer_down_the_rarer_the_probes() {
     assert_eq!(delays, [3, 3, 10, 30, 30], "never rarer than the interval itself");
 }
 
-#[test]
-fn a_reset_forgets_the_state_and_keeps_the_order() {
-    let mut run = Run::new();
-    run.states(&[PASS, HARD]);
-    step(&mut run.machine, &HealthEvent::Reset, run.now, &PARAMETERS);
-    assert_eq!(run.machine.state, HealthState::Unknown);
-    assert!(!run.see_at(PASS, 1).applied);
-}
-
 fn outcomes() -> impl Strategy<Value = ProbeOutcome> {
     prop_oneof![
         4 => Just(PASS),

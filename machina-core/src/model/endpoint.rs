@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::sensitive::{Sensitive, SensitiveMap, classify_args, has_password};
+use super::sensitive::{Sensitive, SensitiveMap, classify_args, is_secret_url};
 use crate::error::Problem;
 
 /// How to reach an instance. In JSON the variant is the name of a field of the
@@ -91,14 +91,27 @@ impl StdioEndpoint {
 impl HttpEndpoint {
     /// An endpoint at `url` without headers.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: shown_unless_password(url.into()), headers: SensitiveMap::new() }
+        Self { url: shown_unless_secret(url.into()), headers: SensitiveMap::new() }
     }
 }
 
-fn shown_unless_password(url: String) -> Sensitive {
-    let keyed = Url::parse(&url)
-        .is_ok_and(|parsed| parsed.query_pairs().any(|(name, _)| super::sensitive::names_a_secret(&name)));
-    if has_password(&url) || keyed { Sensitive::secret(url) } else { Sensitive::plain(url) }
+fn shown_unless_secret(url: String) -> Sensitive {
+    if is_secret_url(&url) { Sensitive::secret(url) } else { Sensitive::plain(url) }
+}
+
+/// Where a URL leads, without what may be secret in it: user information and the
+/// values of its query.
+fn place(url: &Sensitive) -> String {
+    let Some(mut parsed) = Url::parse(url.expose()).ok().filter(|_| url.is_secret()) else {
+        return url.shown().to_owned();
+    };
+    let hidden = parsed.query().is_some() || !parsed.username().is_empty() || parsed.password().is_some();
+    // Both fail only for addresses that cannot have user information.
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    parsed.set_query(None);
+    parsed.set_fragment(None);
+    if hidden { format!("{parsed} ({})", Sensitive::MASK) } else { parsed.to_string() }
 }
 
 impl Endpoint {
@@ -123,8 +136,8 @@ impl Endpoint {
                 let args = stdio.args.iter().map(Sensitive::shown);
                 std::iter::once(stdio.command.as_str()).chain(args).collect::<Vec<_>>().join(" ")
             }
-            Self::Http(http) | Self::Sse(http) => http.url.shown().to_owned(),
-            Self::WebSocket(socket) => socket.url.shown().to_owned(),
+            Self::Http(http) | Self::Sse(http) => place(&http.url),
+            Self::WebSocket(socket) => place(&socket.url),
             Self::OpenApi(api) => api.base_url.clone(),
             Self::InProcess => "in process".to_owned(),
         }
@@ -159,6 +172,16 @@ impl Endpoint {
             }
             Self::InProcess => {}
         }
+    }
+
+    /// Whether to register it is to have a say in the process itself: a command,
+    /// or a placeholder, which reads its environment. From outside that takes
+    /// `access.allow_stdio_registration`.
+    #[must_use]
+    pub fn reaches_into_process(&self) -> bool {
+        let mut found = matches!(self, Self::Stdio(_));
+        self.clone().each_sensitive(&mut |_, value| found |= value.expose().contains("${"));
+        found
     }
 
     /// Visits every value that may be a secret, with its place.
@@ -214,7 +237,7 @@ mod wire {
 
     use super::{
         Deserialize, Endpoint, HttpEndpoint, OpenApiEndpoint, PathBuf, Sensitive, SensitiveMap, StdioEndpoint,
-        UrlEndpoint, classify_args, shown_unless_password,
+        UrlEndpoint, classify_args, shown_unless_secret,
     };
     use serde::Deserializer;
 
@@ -265,14 +288,14 @@ mod wire {
     impl<'de> Deserialize<'de> for HttpEndpoint {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let Http { url, headers } = Http::deserialize(deserializer)?;
-            Ok(Self { url: shown_unless_password(url), headers })
+            Ok(Self { url: shown_unless_secret(url), headers })
         }
     }
 
     impl<'de> Deserialize<'de> for UrlEndpoint {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let OnlyUrl { url } = OnlyUrl::deserialize(deserializer)?;
-            Ok(Self { url: shown_unless_password(url) })
+            Ok(Self { url: shown_unless_secret(url) })
         }
     }
 

@@ -70,35 +70,82 @@ fn is_reference(text: &str) -> bool {
         .is_some_and(|inner| !inner.contains(['$', '{', '}']) && !inner.contains(":-"))
 }
 
-/// Whether a flag or variable of this name usually carries a secret.
+/// Whether a flag, variable, header or parameter of this name usually carries a
+/// secret.
 pub(crate) fn names_a_secret(name: &str) -> bool {
+    const PARTS: [&str; 12] = [
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "passphrase",
+        "credential",
+        "apikey",
+        "accesskey",
+        "privatekey",
+        "authorization",
+        "bearer",
+        "signature",
+    ];
+    const WORDS: [&str; 6] = ["key", "auth", "pat", "pwd", "sig", "dsn"];
     let name = name.to_ascii_lowercase();
-    ["token", "secret", "password", "passwd", "api-key", "api_key", "apikey", "access-key", "access_key", "credential"]
-        .iter()
-        .any(|word| name.contains(word))
+    let joined: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    PARTS.iter().any(|part| joined.contains(part))
+        || name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| WORDS.contains(&word))
+}
+
+/// Whether text looks like a token of a well-known issuer.
+fn is_token(text: &str) -> bool {
+    const ISSUERS: [&str; 10] = ["ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "sk-", "sk_", "rk_", "xox", "eyJ"];
+    text.len() >= 12 && ISSUERS.iter().any(|issuer| text.starts_with(issuer))
 }
 
 /// Marks those of `args` that carry a secret: the value of a flag whose name
-/// says so (`--api-key=x`, `--token x`) and addresses with a password in them.
+/// says so (`--api-key=x`, `--token x`) or that sets a header or a variable
+/// (`-H`, `-e NAME=x`), assignments to such names, addresses with a password or
+/// a token in them, and well-known tokens. A guess, made on the careful side.
 pub(crate) fn classify_args(args: Vec<String>) -> Vec<Sensitive> {
-    let mut after_secret_flag = false;
+    let mut before = String::new();
     args.into_iter()
         .map(|arg| {
-            let flag = arg.starts_with('-');
-            let secret = match (flag, arg.split_once('=')) {
-                (true, Some((name, _))) => names_a_secret(name),
-                (true, None) => false,
-                (false, _) => after_secret_flag || has_password(&arg),
-            };
-            after_secret_flag = flag && !arg.contains('=') && names_a_secret(&arg);
+            let secret = carries_secret(&before, &arg);
+            before.clone_from(&arg);
             if secret { Sensitive::secret(arg) } else { Sensitive::plain(arg) }
         })
         .collect()
 }
 
-/// Whether `text` is a URL with a password.
-pub(crate) fn has_password(text: &str) -> bool {
-    text.contains("://") && url::Url::parse(text).is_ok_and(|url| url.password().is_some())
+/// Whether `arg`, which follows `before`, carries a secret.
+fn carries_secret(before: &str, arg: &str) -> bool {
+    let flag_before = before.starts_with('-') && !before.contains('=');
+    let own_flag = arg.starts_with('-');
+    if !own_flag && flag_before && (names_a_secret(before) || matches!(before, "-H" | "--header")) {
+        return true;
+    }
+    let mut value = arg;
+    if let Some((name, rest)) = arg.split_once(['=', ':']).filter(|(_, rest)| !rest.starts_with("//")) {
+        let name_at_the_end = name.rsplit(['=', ' ']).next().unwrap_or(name);
+        if !rest.is_empty() && (names_a_secret(name_at_the_end) || matches!(name, "--header" | "-H")) {
+            return true;
+        }
+        // `--env=API_KEY=x`: what is assigned may be an assignment itself.
+        if rest.split_once('=').is_some_and(|(inner, rest)| !rest.is_empty() && names_a_secret(inner)) {
+            return true;
+        }
+        value = rest;
+    }
+    [arg, value].into_iter().any(|text| is_token(text) || is_secret_url(text))
+}
+
+/// Whether `text` is a URL with credentials: user information, or a parameter
+/// whose name says so.
+pub(crate) fn is_secret_url(text: &str) -> bool {
+    text.contains("://")
+        && url::Url::parse(text).is_ok_and(|url| {
+            let credentials =
+                url.password().is_some() || (!url.username().is_empty() && url.scheme().starts_with("http"));
+            credentials || url.query_pairs().any(|(name, _)| names_a_secret(&name))
+        })
 }
 
 impl fmt::Debug for Sensitive {
@@ -140,8 +187,45 @@ mod tests {
 
     #[test]
     fn arguments_that_carry_secrets_are_found() {
-        let args = ["--api-key=abc", "--token", "abc", "--path", "/x", "-y", "postgres://u:p@h/x", "--features=a"];
-        let hidden: Vec<_> = classify_args(args.map(String::from).to_vec()).iter().map(Sensitive::is_secret).collect();
-        assert_eq!(hidden, [true, false, true, false, false, false, true, false]);
+        let hidden: [&[&str]; 14] = [
+            &["--api-key=abc"],
+            &["--token", "abc"],
+            &["-e", "GITHUB_TOKEN=ghp_x"],
+            &["--env=API_KEY=x"],
+            &["OPENAI_API_KEY=x"],
+            &["--header", "X-Whatever: x"],
+            &["--header=Authorization: Bearer x"],
+            &["Authorization: Bearer x"],
+            &["--dsn=postgres://u:p@h/db"],
+            &["postgres://u:p@h/x"],
+            &["https://token@host/x"],
+            &["https://host/x?sig=abc"],
+            &["ghp_0123456789abcdef"],
+            &["AC0000/SK0000:sk-0123456789"],
+        ];
+        for args in hidden {
+            let args = args.iter().map(ToString::to_string).collect();
+            assert!(classify_args(args).last().unwrap().is_secret(), "{hidden:?}");
+        }
+        let shown = [
+            "--path",
+            "/x",
+            "-y",
+            "--features=a",
+            "@scope/package@1.2.3",
+            "--access-token",
+            "--monkey=1",
+            "stdio",
+            "postgresql://127.0.0.1:5432/x",
+            "redis://127.0.0.1:6379/0",
+            "https://host/mcp?page=2",
+            "C:\\data",
+            "--author",
+            "me",
+            "--header",
+        ];
+        for arg in shown {
+            assert!(!classify_args(vec![arg.to_owned()])[0].is_secret(), "{arg}");
+        }
     }
 }

@@ -2,8 +2,7 @@
 //! other place that retries, and failover is picking again.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -158,7 +157,8 @@ struct Progressing<'a> {
     tried: HashMap<InstanceId, u32>,
     /// Some attempt may have been executed.
     unknown: bool,
-    progressed: Arc<AtomicBool>,
+    /// How far the progress had come that was passed on.
+    furthest: Arc<Mutex<Option<f64>>>,
 }
 
 /// Carries `call` to an instance and returns its answer.
@@ -177,7 +177,7 @@ pub(crate) async fn call(route: &Route<'_>, call: &ToolCall, options: &CallOptio
         attempts: Vec::new(),
         tried: HashMap::new(),
         unknown: false,
-        progressed: Arc::default(),
+        furthest: Arc::default(),
     };
     let (trusted, _) = repeatable(route.view, call.tool.as_str(), &route.config.routing);
     let safe = trusted || options.idempotency_key.is_some();
@@ -244,7 +244,7 @@ impl Progressing<'_> {
         *self.tried.entry(instance.id).or_default() += 1 + u32::from(again);
         let _in_flight = seen.cell.enter();
         let started = Instant::now();
-        let (outcome, reused) = self.send(index, seen, options).await;
+        let (outcome, stale) = self.send(index, seen, options).await;
         let elapsed = started.elapsed();
         let error = outcome.as_ref().err();
         self.attempts.push(Attempt {
@@ -261,7 +261,7 @@ impl Progressing<'_> {
                 Ok((result, instance.id))
             }
             Err(error) => {
-                let failure = Failure::of(&error, self.progressed.load(Ordering::Relaxed), reused);
+                let failure = Failure::of(&error, self.has_progressed(), stale);
                 let answered = failure.phase == Phase::Answered;
                 if !cancelled {
                     seen.cell.observe_latency(if answered { elapsed } else { elapsed.max(FAILURE_PENALTY) });
@@ -273,7 +273,7 @@ impl Progressing<'_> {
     }
 
     /// Opens or finds the session and sends the call; says whether the session
-    /// was open before.
+    /// had been open before and turned out to be over.
     async fn send(&self, index: usize, seen: &InstanceView, options: &CallOptions) -> (Result<ToolResult>, bool) {
         let Some(target) = target(self.route.view, index, seen, &self.route.config.sessions) else {
             return (Err(Error::internal("the instance is gone").at(Phase::NotSent)), false);
@@ -295,14 +295,27 @@ impl Progressing<'_> {
             progress: options.progress.clone().map(|sink| self.noting_progress(sink)),
         };
         let call = opened.session.call(self.call.tool.as_str(), &self.call.arguments, &context);
-        (call.await, opened.reused)
+        let outcome = call.await;
+        // A session that is still open after the call was not stale.
+        let stale = opened.reused && opened.session.is_closed();
+        (outcome, stale)
     }
 
+    fn has_progressed(&self) -> bool {
+        self.furthest.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Passes progress on that goes beyond what the caller has seen, also from an
+    /// earlier attempt: to the caller, it only ever grows.
     fn noting_progress(&self, sink: ProgressSink) -> ProgressSink {
-        let progressed = Arc::clone(&self.progressed);
+        let furthest = Arc::clone(&self.furthest);
         Arc::new(move |progress| {
-            progressed.store(true, Ordering::Relaxed);
-            sink(progress);
+            let mut furthest = furthest.lock().unwrap_or_else(PoisonError::into_inner);
+            if furthest.is_none_or(|furthest| progress.progress > furthest) {
+                *furthest = Some(progress.progress);
+                drop(furthest);
+                sink(progress);
+            }
         })
     }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::connect::{CallContext, Connector, Notice, Progress, Session, Target};
 use crate::error::{Error, Phase, Result};
-use crate::model::{Definitions, Endpoint, HttpEndpoint, Instance, Tool, ToolResult};
+use crate::model::{Definitions, Endpoint, HttpEndpoint, Instance, StdioEndpoint, Tool, ToolResult};
 
 /// How a simulated instance behaves from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +43,16 @@ struct Sim {
     tools: Vec<Value>,
     executions: u64,
     cancellations: u64,
+    connections: u64,
+    open: u64,
     /// Changes whenever open sessions end.
     generation: watch::Sender<u64>,
     /// Changes whenever the tools do.
     listed: watch::Sender<u64>,
 }
 
-/// Connects to simulated instances: those with `http` endpoints. Clones share
-/// the same instances.
+/// Connects to simulated instances: those with `http` and `stdio` endpoints.
+/// Clones share the same instances.
 #[derive(Debug, Clone, Default)]
 pub struct SimConnector {
     instances: Arc<Mutex<HashMap<String, Sim>>>,
@@ -75,18 +77,28 @@ impl SimConnector {
     /// Makes an instance with the tools `echo` and `add` that answers at once,
     /// and returns how to reach it.
     pub fn instance(&self, name: &str) -> Instance {
-        let url = format!("http://{name}.sim/mcp");
+        self.made(Instance::new(HttpEndpoint::new(format!("http://{name}.sim/mcp"))))
+    }
+
+    /// The same as a child process, which is stopped when idle.
+    pub fn process(&self, name: &str) -> Instance {
+        self.made(Instance::new(StdioEndpoint::new(name, Vec::<String>::new())))
+    }
+
+    fn made(&self, instance: Instance) -> Instance {
         let sim = Sim {
             behaviour: Behaviour::Up,
             latency: Duration::from_millis(1),
             tools: vec![echo_tool(), add_tool()],
             executions: 0,
             cancellations: 0,
+            connections: 0,
+            open: 0,
             generation: watch::Sender::new(0),
             listed: watch::Sender::new(0),
         };
-        self.instances().insert(url.clone(), sim);
-        Instance::new(HttpEndpoint::new(url))
+        self.instances().insert(instance.endpoint.location(), sim);
+        instance
     }
 
     /// Changes how an instance behaves; one that refuses loses its sessions.
@@ -124,6 +136,18 @@ impl SimConnector {
         self.with(instance, |sim| sim.cancellations)
     }
 
+    /// How many sessions were ever opened.
+    #[must_use]
+    pub fn connections(&self, instance: &Instance) -> u64 {
+        self.with(instance, |sim| sim.connections)
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn open_sessions(&self, instance: &Instance) -> u64 {
+        self.with(instance, |sim| sim.open)
+    }
+
     fn instances(&self) -> MutexGuard<'_, HashMap<String, Sim>> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,7 +162,7 @@ impl SimConnector {
 #[async_trait]
 impl Connector for SimConnector {
     fn handles(&self, endpoint: &Endpoint) -> bool {
-        matches!(endpoint, Endpoint::Http(_))
+        matches!(endpoint, Endpoint::Http(_) | Endpoint::Stdio(_))
     }
 
     async fn connect(&self, target: &Target) -> Result<Arc<dyn Session>> {
@@ -155,6 +179,10 @@ impl Connector for SimConnector {
             _ => pause(latency).await,
         }
         let (generation, listed) = self.with(&instance, |sim| (sim.generation.subscribe(), sim.listed.subscribe()));
+        self.with(&instance, |sim| {
+            sim.connections += 1;
+            sim.open += 1;
+        });
         let opened = *generation.borrow();
         let listed = tokio::sync::Mutex::new(listed);
         let closed = CancellationToken::new();
@@ -170,6 +198,12 @@ struct SimSession {
     opened: u64,
     listed: tokio::sync::Mutex<watch::Receiver<u64>>,
     closed: CancellationToken,
+}
+
+impl Drop for SimSession {
+    fn drop(&mut self) {
+        self.sims.with(&self.instance, |sim| sim.open -= 1);
+    }
 }
 
 fn unauthorised() -> Error {
