@@ -111,8 +111,29 @@ async fn an_idempotency_key_allows_what_nothing_else_does() {
     instances.iter().for_each(|instance| subject.sim.set(instance, Behaviour::LoseAnswers));
     let options = CallOptions { idempotency_key: Some("k".into()), ..CallOptions::default() };
     let error = subject.registry.call(&call("a", "add", json!({})), &options).await.unwrap_err();
-    assert_eq!(error.context().attempts, Some(2));
+    assert_eq!(error.context().attempts, Some(3), "attempts_max, though there are two instances");
     assert_eq!(error.context().outcome, Some(Outcome::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trusted_call_survives_the_death_of_the_only_process() {
+    let subject = open().await;
+    let process = subject.sim.process("one");
+    let mut spec = service("a", &[&process]);
+    spec.routing_policy.trust_annotations = true;
+    subject.registry.register(spec).await.unwrap();
+    settle(&subject.registry, "a", Status::Healthy).await;
+    subject.sim.set_latency(&process, Duration::from_millis(100));
+    let (sim, dying) = (subject.sim.clone(), process.clone());
+    let die = async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        sim.set(&dying, Behaviour::Refuse);
+        sim.set(&dying, Behaviour::Up);
+    };
+    let request = call("a", "echo", json!({}));
+    let options = CallOptions::default();
+    let (outcome, ()) = tokio::join!(subject.registry.call(&request, &options), die);
+    assert_eq!(outcome.unwrap().attempts.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

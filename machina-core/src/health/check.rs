@@ -25,6 +25,9 @@ const CONFIRM_AFTER: Duration = Duration::from_millis(250);
 /// How long calls over a connection that failed a probe may still take.
 const CALLS_PATIENCE: Duration = Duration::from_secs(600);
 
+/// Calls that fail within this time are taken to have seen one failure.
+const SAME_FAILURE: Duration = Duration::from_millis(25);
+
 /// A failed call asks for a probe at most this often.
 const HINT_WINDOW: Duration = Duration::from_secs(1);
 
@@ -159,7 +162,7 @@ impl Core {
         let failed = matches!(observation.outcome, ProbeOutcome::Fail { .. } | ProbeOutcome::Inconclusive);
         // Many callers can see one failure: it counts once.
         let soft = observation.outcome == ProbeOutcome::Fail { hard: false };
-        if !soft || seen.cell.counts_failed_call(HINT_WINDOW) {
+        if !soft || seen.cell.counts_failed_call(SAME_FAILURE) {
             self.observe(service, instance, seen.cell.ticket(), observation);
         }
         if failed && seen.cell.is_unprobed_for(HINT_WINDOW) {

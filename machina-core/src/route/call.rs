@@ -21,7 +21,7 @@ use crate::model::{InstanceId, ToolCall, ToolResult};
 use crate::sessions::{Sessions, target};
 use crate::view::{InstanceView, ServiceView};
 
-/// How many instances are tried when nothing is ever sent.
+/// How many attempts of a call may come to nothing before anything is sent.
 const UNSENT_ATTEMPTS_MAX: usize = 5;
 
 /// The longest that a call may be allowed to take, and the longest key.
@@ -205,15 +205,22 @@ impl Progressing<'_> {
             let instance = self.attempts.last().map(|attempt| attempt.instance);
             let more = match decide(failure, safe) {
                 Decision::Fail => false,
-                Decision::NextInstance => true,
+                Decision::NextInstance => {
+                    // Where repeating is harmless, an instance that lost the call may have it again.
+                    let lost = matches!(failure.phase, Phase::MaybeExecuted | Phase::Committed);
+                    if lost && self.pick().is_none() {
+                        self.tried.clear();
+                    }
+                    true
+                }
                 Decision::NewSession => {
                     let again = instance.and_then(|id| self.tried.get_mut(&id)).filter(|count| **count == 1);
                     again.map(|count| *count = 0).is_some()
                 }
             };
-            let limit = if sent == 0 { UNSENT_ATTEMPTS_MAX.max(attempts_max) } else { attempts_max };
+            let spent = sent >= attempts_max || self.attempts.len() - sent >= UNSENT_ATTEMPTS_MAX;
             let in_time = Instant::now() < self.deadline && !options.cancelled.is_cancelled();
-            if !more || !in_time || self.attempts.len() >= limit {
+            if !more || !in_time || spent {
                 return Err(self.finish(error));
             }
             last = Some(error);
