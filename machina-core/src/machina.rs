@@ -302,20 +302,7 @@ impl Machina {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub async fn check(&self, name: &str) -> Result<ServiceHealth> {
-        let view = self.system.service(name)?;
-        let core = &self.system.core;
-        let probes = view.instances().map(|(instance, _)| {
-            let (core, instance) = (Arc::clone(core), instance.id);
-            let probe = async move {
-                core.probe(instance).await;
-            };
-            self.system.core.tasks.spawn("check now", probe)
-        });
-        for probe in probes.collect::<Vec<_>>() {
-            // An error means that the registry is closing: there is nothing to wait for.
-            let _ = probe.await;
-        }
-        self.health(name).await
+        self.system.check(name).await
     }
 
     /// Reads the journal, newest first.

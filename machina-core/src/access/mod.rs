@@ -1,6 +1,7 @@
 //! Who may do what.
 
 mod commands;
+mod edit;
 mod principal;
 mod scoped;
 

@@ -45,6 +45,21 @@ impl Scoped {
         seen.cloned().ok_or_else(|| missing(name))
     }
 
+    /// The revision that readers see now; it changes whenever a declaration or
+    /// what an instance publishes does. Costs nanoseconds.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.core.view.load().revision()
+    }
+
+    /// Every service that the principal may see, by name, at one moment.
+    #[must_use]
+    pub fn snapshot(&self) -> (Revision, Vec<Arc<ServiceView>>) {
+        let view = self.core.view.load();
+        let seen = view.services().filter(|view| self.principal.sees(view.service().spec.tenant.as_deref()));
+        (view.revision(), seen.cloned().collect())
+    }
+
     /// One page of the services that `query` asks for.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use machina_core::{Error, Problem, Result};
 use serde::{Deserialize, Serialize};
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
@@ -19,7 +20,7 @@ pub struct StdioConfig {
     pub message_bytes_max: usize,
     /// How much of stderr is kept, in bytes.
     pub stderr_bytes_max: usize,
-    /// How many bytes may wait to be written to a child.
+    /// How many bytes may wait to be written to a child; at least one message.
     pub queue_bytes_max: usize,
     /// How long a child may leave a message unread before the session is given up.
     #[serde(with = "duration")]
@@ -119,9 +120,107 @@ pub struct ClientConfig {
     pub http: HttpConfig,
 }
 
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
+
+impl ClientConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`machina_core::ErrorKind::Invalid`] with every wrong field, by its dotted
+    /// path such as `stdio.write_timeout`, and what would be right.
+    pub fn validate(&self) -> Result<()> {
+        let Self { stdio, http } = self;
+        let (ms, minute) = (Duration::from_millis(1), Duration::from_secs(60));
+        let mut problems = Vec::new();
+        for (field, value, least, most) in [
+            ("stdio.message_bytes_max", stdio.message_bytes_max, KIB, GIB),
+            ("stdio.stderr_bytes_max", stdio.stderr_bytes_max, KIB, 64 * MIB),
+            ("stdio.queue_bytes_max", stdio.queue_bytes_max, KIB, 2 * GIB),
+            ("stdio.starts_max", stdio.starts_max, 1, 256),
+            ("http.message_bytes_max", http.message_bytes_max, KIB, GIB),
+            ("http.idle_connections_max", http.idle_connections_max, 0, 10_000),
+        ] {
+            between(field, value, least, most, &mut problems);
+        }
+        for (field, value, least, most) in [
+            ("stdio.write_timeout", stdio.write_timeout, ms, 10 * minute),
+            ("stdio.discover_timeout", stdio.discover_timeout, ms, 10 * minute),
+            ("stdio.stop_after_eof", stdio.stop_after_eof, Duration::ZERO, minute),
+            ("stdio.stop_after_term", stdio.stop_after_term, Duration::ZERO, minute),
+            ("http.connect_timeout", http.connect_timeout, ms, minute),
+            ("http.discover_timeout", http.discover_timeout, ms, 10 * minute),
+            ("http.idle_timeout", http.idle_timeout, ms, 60 * minute),
+        ] {
+            between(field, value, least, most, &mut problems);
+        }
+        if stdio.queue_bytes_max < stdio.message_bytes_max {
+            let least = stdio.message_bytes_max;
+            let detail = format!("must be at least `stdio.message_bytes_max` ({least}), is {}", stdio.queue_bytes_max);
+            problems.push(Problem { field: "stdio.queue_bytes_max".into(), detail });
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
+    }
+}
+
+fn between<T: PartialOrd + std::fmt::Debug>(field: &str, value: T, least: T, most: T, problems: &mut Vec<Problem>) {
+    if value < least || value > most {
+        let detail = format!("must be between {least:?} and {most:?}, is {value:?}");
+        problems.push(Problem { field: field.to_owned(), detail });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_field_out_of_range_is_named() {
+        ClientConfig::default().validate().unwrap();
+        let (mut small, mut large) = (ClientConfig::default(), ClientConfig::default());
+        for (config, size, time) in [(&mut small, 0, Duration::ZERO), (&mut large, usize::MAX, Duration::MAX)] {
+            let StdioConfig { message_bytes_max, stderr_bytes_max, queue_bytes_max, starts_max, .. } =
+                &mut config.stdio;
+            let sizes = [message_bytes_max, stderr_bytes_max, queue_bytes_max, starts_max];
+            sizes.into_iter().for_each(|field| *field = size);
+            let StdioConfig { write_timeout, discover_timeout, stop_after_eof, stop_after_term, .. } =
+                &mut config.stdio;
+            let times = [write_timeout, discover_timeout, stop_after_eof, stop_after_term];
+            times.into_iter().for_each(|field| *field = time);
+            config.http = HttpConfig {
+                connect_timeout: time,
+                discover_timeout: time,
+                message_bytes_max: size,
+                idle_connections_max: size,
+                idle_timeout: time,
+            };
+        }
+        let fields = |config: ClientConfig| {
+            let error = config.validate().unwrap_err();
+            error.context().problems.iter().map(|problem| problem.field.clone()).collect::<Vec<_>>()
+        };
+        let may_be_zero = ["http.idle_connections_max", "stdio.stop_after_eof", "stdio.stop_after_term"];
+        let (small, large) = (fields(small), fields(large));
+        assert_eq!(large.len(), 13, "{large:?}");
+        let wanted: Vec<_> = large.into_iter().filter(|field| !may_be_zero.contains(&field.as_str())).collect();
+        assert_eq!(small, wanted);
+    }
+
+    #[test]
+    fn a_queue_must_hold_a_message() {
+        let mut config = ClientConfig::default();
+        config.stdio.queue_bytes_max = config.stdio.message_bytes_max;
+        config.validate().unwrap();
+        config.stdio.queue_bytes_max -= 1;
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.context().problems[0].field, "stdio.queue_bytes_max");
+        let environment = crate::client::Environment::default();
+        assert_eq!(
+            crate::client::connectors(config, environment).unwrap_err().kind(),
+            machina_core::ErrorKind::Invalid
+        );
+    }
 
     #[test]
     fn reads_back_what_it_writes_and_names_unknown_fields() {

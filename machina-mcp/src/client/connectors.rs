@@ -18,19 +18,22 @@ use super::config::{ClientConfig, HttpConfig, StdioConfig};
 use super::environment::{Environment, for_child, resolved};
 use super::handshake::{Failure, Greeting, legacy_first, modern_first, modern_first_over_http, of_connect};
 use super::http_link::{HttpLink, client, header};
-use super::ring::Secrets;
+use super::link::shown;
+use super::secrets::Secrets;
 use super::session::Opening;
 use super::stdio::StdioLink;
 
-/// How long a starting child counts among those that are starting.
+/// How long a starting child counts among those that are starting, of which there are at most
+/// [`StdioConfig::starts_max`].
 const START_SHARE: Duration = Duration::from_secs(10);
 
 /// Every connector of this crate. `environment` is what placeholders refer to
 /// and what children inherit from.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`] if the system has no usable TLS.
+/// Those of [`ClientConfig::validate`]; [`ErrorKind::Internal`] if the system has no usable TLS.
 pub fn connectors(config: ClientConfig, environment: Environment) -> Result<Vec<Arc<dyn Connector>>> {
+    config.validate()?;
     let ClientConfig { stdio, http } = config;
     Ok(vec![
         Arc::new(StdioConnector::new(stdio, environment.clone())),
@@ -91,9 +94,12 @@ impl StdioConnector {
 
     async fn start(&self, target: &Target, endpoint: &StdioEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
         let program = self.program(endpoint, target)?;
-        let permit = timeout_at(deadline, self.starts.acquire())
-            .await
-            .map_err(|_| Error::timeout("too many other servers are starting"))?;
+        let permit = timeout_at(deadline, self.starts.acquire()).await.map_err(|_| {
+            let most = self.config.starts_max;
+            let waited = shown(target.timeout);
+            // Says nothing about this server: its program was not even started.
+            Error::unreachable(format!("no place to start in for {waited}: {most} other servers are starting"))
+        })?;
         let mut started = Box::pin(self.negotiate(target, &program, deadline));
         match timeout(START_SHARE, &mut started).await {
             Ok(result) => result,
@@ -123,7 +129,8 @@ impl StdioConnector {
         match self.attempt(program, modern).await {
             Err(Failure::Spoiled(why)) => {
                 tracing::debug!(service = %target.service.as_str(), %why, "asked for the stateless era in vain");
-                self.attempt(program, legacy).await.map_err(Failure::into_error)
+                let tail = why.context().stderr_tail.clone();
+                self.attempt(program, legacy).await.map_err(|failure| failure.with_stderr(tail).into_error())
             }
             result => result.map_err(Failure::into_error),
         }
@@ -177,8 +184,9 @@ impl HttpConnector {
             let (name, value) = header(name, &resolved(&self.environment, &format!("headers.{name}"), value)?)?;
             headers.insert(name, value);
         }
+        let secrets = Secrets::of_http(&endpoint.url, &url, &headers);
         let (events, tasks) = (opening.events.clone(), opening.tasks.clone());
-        Ok(HttpLink::new(self.client.clone(), url, headers, self.config.message_bytes_max, events, tasks))
+        Ok(HttpLink::new(self.client.clone(), url, headers, secrets, self.config.message_bytes_max, events, tasks))
     }
 
     async fn open(&self, target: &Target, endpoint: &HttpEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {

@@ -1,32 +1,64 @@
 //! What a session has to say of its own accord: that its lists changed, and
 //! that it is over. A flood of changes is one change.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use machina_core::{Error, Notice};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// The least time between two notices of a change: some servers announce one
-/// each time that they are listed.
-const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
+/// The shortest and the longest time between two notices of a change. Some servers
+/// announce one each time that they are listed, and are listed at each notice.
+const GAPS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// How long a server must announce nothing to be believed at once again.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// How often notices of a change are given: the gap doubles with each one, until
+/// the server was quiet.
+#[derive(Debug, Default)]
+struct Pace {
+    gap: Duration,
+    announced: Option<Instant>,
+    noticed: Option<Instant>,
+}
+
+impl Pace {
+    fn announce(&mut self, now: Instant) {
+        // An announcement that follows a notice may be the echo of being listed.
+        if self.announced.max(self.noticed).is_none_or(|last| now.duration_since(last) >= QUIET) {
+            self.gap = Duration::ZERO;
+        }
+        self.announced = Some(now);
+    }
+
+    fn notice(&mut self, now: Instant) {
+        self.gap = (self.gap * 2).clamp(GAPS.0, GAPS.1);
+        self.noticed = Some(now);
+    }
+
+    /// When the next notice may be given.
+    fn next(&self) -> Option<Instant> {
+        Some(self.noticed? + self.gap)
+    }
+}
 
 /// The notices of one session.
 #[derive(Debug)]
 pub(crate) struct Events {
     changed: Notify,
-    last_change: Mutex<Option<Instant>>,
+    pace: Mutex<Pace>,
     closed: watch::Sender<Option<Error>>,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self { changed: Notify::new(), last_change: Mutex::default(), closed: watch::Sender::new(None) }
+        Self { changed: Notify::new(), pace: Mutex::default(), closed: watch::Sender::new(None) }
     }
 
     /// The definitions may have changed.
     pub(crate) fn change(&self) {
+        self.pace().announce(Instant::now());
         self.changed.notify_one();
     }
 
@@ -65,12 +97,16 @@ impl Events {
     }
 
     async fn next_change(&self) {
-        let last = *self.last_change.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = last {
-            sleep_until(last + CHANGE_INTERVAL).await;
+        let next = self.pace().next();
+        if let Some(next) = next {
+            sleep_until(next).await;
         }
         self.changed.notified().await;
-        *self.last_change.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.pace().notice(Instant::now());
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,9 +123,46 @@ mod tests {
         }
         assert!(matches!(events.next().await, Notice::DefinitionsChanged));
         events.change();
-        assert!(timeout(CHANGE_INTERVAL / 2, events.next()).await.is_err());
+        assert!(timeout(GAPS.0 / 2, events.next()).await.is_err());
         assert!(matches!(events.next().await, Notice::DefinitionsChanged));
-        assert!(timeout(CHANGE_INTERVAL * 4, events.next()).await.is_err());
+        assert!(timeout(GAPS.0 * 4, events.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_announces_a_change_each_time_it_is_listed_is_listed_ever_more_rarely() {
+        let events = Events::new();
+        events.change();
+        let begun = Instant::now();
+        let mut notices = Vec::new();
+        while begun.elapsed() < Duration::from_secs(600) {
+            assert!(matches!(events.next().await, Notice::DefinitionsChanged));
+            notices.push(begun.elapsed().as_millis());
+            // Being listed takes a while, and is announced as a change.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            events.change();
+        }
+        assert_eq!(notices[..6], [0, 500, 1_500, 3_500, 7_500, 15_500]);
+        assert_eq!(notices[notices.len() - 1] - notices[notices.len() - 2], 60_000);
+        assert!(notices.len() < 20, "{notices:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_quiet_minute_a_change_is_believed_at_once_again() {
+        let events = Events::new();
+        for _ in 0..8 {
+            events.change();
+            events.next().await;
+        }
+        events.change();
+        assert!(timeout(Duration::from_secs(30), events.next()).await.is_err(), "the gap has grown");
+        events.next().await;
+        tokio::time::sleep(QUIET).await;
+        for gap in [Duration::ZERO, GAPS.0] {
+            let asked = Instant::now();
+            events.change();
+            events.next().await;
+            assert_eq!(asked.elapsed(), gap);
+        }
     }
 
     #[tokio::test]

@@ -137,13 +137,10 @@ pub(crate) async fn modern_first(
     deadline: Instant,
 ) -> Result<Greeting, Failure> {
     let mut question = Box::pin(discover(link));
-    let patience = (Instant::now() + discover_wait).min(deadline);
-    match timeout_at(patience, &mut question).await {
-        Ok(answer) => return settle(link, answer, deadline).await,
-        Err(_) if Instant::now() >= deadline => return Err(Failure::Final(out_of_time())),
-        Err(_) => {}
+    if let Ok(answer) = timeout_at(patience(discover_wait, deadline), &mut question).await {
+        return settle(link, answer, deadline).await;
     }
-    let left = deadline - Instant::now();
+    let left = deadline.saturating_duration_since(Instant::now());
     let give_up = Instant::now() + left * 2 / 3;
     let mut handshake = Box::pin(initialize(link));
     let mut modern = None;
@@ -201,8 +198,7 @@ pub(crate) async fn modern_first_over_http(
     discover_wait: Duration,
     deadline: Instant,
 ) -> Result<Greeting> {
-    let patience = (Instant::now() + discover_wait).min(deadline);
-    match timeout_at(patience, discover(link)).await {
+    match timeout_at(patience(discover_wait, deadline), discover(link)).await {
         Ok(Ok(greeting)) => Ok(greeting),
         Ok(Err(error)) if says_legacy(&error) || error.kind() == ErrorKind::Lost => {
             within(deadline, initialize(link)).await
@@ -210,6 +206,13 @@ pub(crate) async fn modern_first_over_http(
         Ok(Err(error)) => Err(error),
         Err(_) => within(deadline, initialize(link)).await,
     }
+}
+
+/// Until when the question for the stateless era may stay unanswered: half of the
+/// time that is left belongs to the handshake, however long the wait was set.
+fn patience(discover_wait: Duration, deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + discover_wait.min(deadline.saturating_duration_since(now) / 2)
 }
 
 async fn within(deadline: Instant, handshake: impl Future<Output = Result<Greeting>>) -> Result<Greeting> {

@@ -10,10 +10,9 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::http_link::{Peer, content_type, is_empty_success, is_stream};
-use super::link::{Dialect, OnProgress, rejected, unanswered};
+use super::link::{Dialect, OnProgress, rejected, shortened, unanswered};
 use super::sse::{Event, Parser};
-use super::stdio::is_change;
-use super::wire::{self, Incoming};
+use super::wire::{self, Incoming, RpcError};
 
 /// How often a stream that ended early is taken up again.
 const RESUMES_MAX: u32 = 5;
@@ -50,8 +49,8 @@ impl Answers<'_> {
             let answer = Incoming::parse(&body).into_iter().find_map(|message| self.take(message, on_progress));
             return answer.unwrap_or_else(|| Err(self.without_answer("its body is no answer")));
         }
-        let what =
-            format!("HTTP {} of the type `{}` carries no answer", status.as_u16(), super::link::shortened(&kind));
+        let kind = shortened(&self.peer.secrets.mask(kind));
+        let what = format!("HTTP {} of the type `{kind}` carries no answer", status.as_u16());
         Err(Error::rejected(format!("{}: {what}", self.method)).at(Phase::MaybeExecuted))
     }
 
@@ -121,7 +120,7 @@ impl Answers<'_> {
     fn take(&self, message: Incoming, on_progress: OnProgress<'_>) -> Option<Result<Value>> {
         match message {
             Incoming::Response { id, outcome } if id.is_none_or(|id| id == self.id) => {
-                return Some(outcome.map_err(|error| rejected(self.method, &error)));
+                return Some(outcome.map_err(|error| self.rejected(&error)));
             }
             Incoming::Response { .. } => {}
             Incoming::Request { id, method } => {
@@ -136,10 +135,14 @@ impl Answers<'_> {
                     on_progress(params);
                 }
             }
-            Incoming::Notification { method, .. } if is_change(&method) => self.peer.events.change(),
+            Incoming::Notification { method, .. } if wire::is_change(&method) => self.peer.events.change(),
             Incoming::Notification { .. } => {}
         }
         None
+    }
+
+    fn rejected(&self, error: &RpcError) -> Error {
+        rejected(self.method, error, self.dialect.era, &self.peer.secrets)
     }
 
     fn without_answer(&self, why: &str) -> Error {

@@ -20,8 +20,9 @@ use url::Url;
 
 use super::events::Events;
 use super::http_answer::Answers;
-use super::link::{Dialect, Link, OnProgress, Request, meta_of, unanswered};
+use super::link::{Dialect, Link, Misses, OnProgress, Request, meta_of, unanswered};
 use super::param_headers::name_of;
+use super::secrets::Secrets;
 use super::status::{Refusal, retry_after};
 use super::wire::{self, Object};
 
@@ -32,8 +33,6 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 const ASIDE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many such messages may be under way at a time; more are dropped.
 const ASIDES_MAX: usize = 16;
-/// How often a connection may be refused in a row until the server counts as gone.
-const REFUSED_MAX: u32 = 2;
 /// The pauses before a broken listening stream is opened again: the first, the longest.
 const LISTEN_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// The first revision whose requests name it in a header.
@@ -48,6 +47,7 @@ pub(super) struct Peer {
     client: Client,
     url: Url,
     headers: HeaderMap,
+    pub(super) secrets: Secrets,
     pub(super) events: Arc<Events>,
     pub(super) message_bytes_max: usize,
     session: OnceLock<HeaderValue>,
@@ -61,6 +61,7 @@ impl HttpLink {
         client: Client,
         url: Url,
         headers: HeaderMap,
+        secrets: Secrets,
         message_bytes_max: usize,
         events: Arc<Events>,
         tasks: Tasks,
@@ -69,6 +70,7 @@ impl HttpLink {
             client,
             url,
             headers,
+            secrets,
             events,
             message_bytes_max,
             session: OnceLock::new(),
@@ -109,7 +111,8 @@ impl Link for HttpLink {
         stage.begin();
         let mut cancel = Cancel { peer, dialect, id: Some(id).filter(|_| method != "initialize") };
         let answer = async {
-            let response = peer.accepted(method, post.send().await.map_err(|error| peer.not_received(error))?).await?;
+            let response = post.send().await.map_err(|error| peer.not_received(error))?;
+            let response = peer.accepted(method, response, dialect.era).await?;
             if method == "initialize"
                 && let Some(session) = response.headers().get("mcp-session-id")
             {
@@ -130,29 +133,30 @@ impl Link for HttpLink {
     async fn notify(&self, method: &str, params: &Object, dialect: &Dialect) -> Result<()> {
         let post = self.0.post(wire::notification(method, params), method, dialect);
         let response = post.send().await.map_err(|error| self.0.not_received(error))?;
-        self.0.accepted(method, response).await.map(drop)
+        self.0.accepted(method, response, dialect.era).await.map(drop)
     }
 
     async fn follow(&self, dialect: &Dialect) {
         let peer = &self.0;
         let mut last_id = None;
-        let (mut pause, mut refused) = (LISTEN_PAUSES.0, 0);
+        let (mut pause, mut misses) = (LISTEN_PAUSES.0, Misses::default());
         loop {
             let begun = Instant::now();
             match peer.get(dialect, last_id.as_deref()).send().await {
                 Ok(response) if is_stream(&response) => {
-                    refused = 0;
+                    misses = Misses::default();
                     Answers { peer, dialect, id: 0, method: "" }.listen(response, &mut last_id).await;
                     // What changes until the stream is open again is not announced to us.
                     peer.events.change();
                 }
                 // Most servers have nothing to say of their own accord.
                 Ok(response) if !response.status().is_server_error() => return,
-                Err(error) if error.is_connect() && refused + 1 == REFUSED_MAX => {
-                    return peer.events.close(peer.not_received(error).with(|c| c.hard = true));
+                Err(error) if error.is_connect() => {
+                    if let Some(reason) = misses.add(peer.not_received(error)) {
+                        return peer.events.close(reason);
+                    }
                 }
-                Err(error) if error.is_connect() => refused += 1,
-                Ok(_) | Err(_) => {}
+                Ok(_) | Err(_) => misses = Misses::default(),
             }
             sleep(pause).await;
             let lasted = begun.elapsed() > LISTEN_PAUSES.1;
@@ -214,7 +218,7 @@ impl Peer {
     }
 
     /// The response, if it is a success; otherwise what the refusal means.
-    async fn accepted(&self, method: &str, mut response: Response) -> Result<Response> {
+    async fn accepted(&self, method: &str, mut response: Response, era: Era) -> Result<Response> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -232,7 +236,7 @@ impl Peer {
         })
         .await;
         let in_session = self.session.get().is_some();
-        let refusal = Refusal { method, status, retry_after, body: &body, in_session };
+        let refusal = Refusal { method, status, retry_after, body: &body, in_session, era, secrets: &self.secrets };
         let error = refusal.error();
         if refusal.ends_session() {
             self.events.close(error.clone());

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use machina_core::{Era, Error, ErrorKind, Phase, Result};
 use serde_json::{Value, json};
 
+use super::secrets::Secrets;
 use super::wire::{HEADER_MISMATCH, MISSING_CAPABILITY, Object, RpcError, UNSUPPORTED_VERSION};
 
 /// The protocol that a session speaks.
@@ -138,11 +139,14 @@ pub(crate) trait Link: fmt::Debug + Send + Sync + 'static {
     async fn close(&self, dialect: &Dialect);
 }
 
-/// The error for a JSON-RPC error that a server answered `method` with.
-pub(crate) fn rejected(method: &str, error: &RpcError) -> Error {
-    let refused = [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION].contains(&error.code);
+/// The error for a JSON-RPC error that a server of `era` answered `method` with.
+/// What it says is shown without `secrets`.
+pub(crate) fn rejected(method: &str, error: &RpcError, era: Era, secrets: &Secrets) -> Error {
+    // The older era leaves these codes to the servers.
+    let refused =
+        era == Era::Modern && [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION].contains(&error.code);
     let phase = if refused { Phase::Refused } else { Phase::Answered };
-    let message = shortened(&error.message);
+    let message = shortened(&secrets.mask(error.message.clone()));
     Error::rejected(format!("{method} was answered with error {}: {message}", error.code))
         .at(phase)
         .with(|c| c.upstream_code = Some(error.code))
@@ -160,6 +164,41 @@ pub(crate) fn too_late(method: &str, limit: &str, phase: Phase) -> Error {
         return Error::unreachable(format!("{method} could not be sent within {limit}")).at(phase);
     }
     Error::timeout(format!("{method} was not answered within {limit}")).at(phase)
+}
+
+/// Whether `error` comes from a connection that the other side refused: proof
+/// that nothing listens there, unlike a name that is not found or a silence.
+fn was_refused(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// How often in a row a server may be out of reach until the session is over.
+const MISSES_MAX: u32 = 2;
+
+/// The failures in a row to reach a server that is listened to.
+#[derive(Debug, Default)]
+pub(crate) struct Misses {
+    count: u32,
+    refused: u32,
+}
+
+impl Misses {
+    /// Counts `error`; gives it back once the session is over, as hard evidence if
+    /// the connection was refused each time.
+    pub(crate) fn add(&mut self, error: Error) -> Option<Error> {
+        self.count += 1;
+        self.refused += u32::from(was_refused(&error));
+        let hard = self.refused == self.count;
+        (self.count == MISSES_MAX).then(|| error.with(|c| c.hard = hard))
+    }
 }
 
 /// Text of a server, cut to what fits into a message and rid of control characters.
@@ -208,10 +247,41 @@ mod tests {
 
     #[test]
     fn a_wrong_header_was_refused_and_bad_arguments_were_answered() {
-        let error = |code| rejected("tools/call", &RpcError { code, message: "no\u{7}".into() });
-        assert_eq!(error(HEADER_MISMATCH).context().phase, Some(Phase::Refused));
-        assert_eq!(error(-32602).context().phase, Some(Phase::Answered));
-        assert_eq!(error(-32602).context().upstream_code, Some(-32602));
-        assert!(!error(-32602).message().contains('\u{7}'));
+        let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
+        let error = |code, era| {
+            let error = RpcError { code, message: "no\u{7} hunter2-hunter2".into() };
+            rejected("tools/call", &error, era, &secrets)
+        };
+        for code in [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION] {
+            assert_eq!(error(code, Era::Modern).context().phase, Some(Phase::Refused));
+            assert_eq!(error(code, Era::Legacy).context().phase, Some(Phase::Answered));
+        }
+        let error = error(-32602, Era::Modern);
+        assert_eq!(error.context().phase, Some(Phase::Answered));
+        assert_eq!(error.context().upstream_code, Some(-32602));
+        assert!(error.message().ends_with("no  ********"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_masked_before_the_text_is_cut() {
+        let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
+        let error = RpcError { code: 1, message: format!("{}hunter2-hunter2", "x".repeat(493)) };
+        assert!(!rejected("tools/call", &error, Era::Legacy, &secrets).message().contains("hunter"));
+    }
+
+    #[test]
+    fn only_two_refused_connections_are_proof() {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound, TimedOut};
+        let caused = |kind: std::io::ErrorKind| Error::unreachable("x").caused_by(std::io::Error::from(kind));
+        for (kinds, hard) in [
+            ([ConnectionRefused, ConnectionRefused], true),
+            ([ConnectionRefused, TimedOut], false),
+            ([TimedOut, ConnectionRefused], false),
+            ([NotFound, NotFound], false),
+        ] {
+            let mut misses = Misses::default();
+            assert!(misses.add(caused(kinds[0])).is_none());
+            assert_eq!(misses.add(caused(kinds[1])).map(|error| error.context().hard), Some(hard), "{kinds:?}");
+        }
     }
 }

@@ -22,6 +22,7 @@ mod link;
 mod param_headers;
 mod pending;
 mod ring;
+mod secrets;
 mod session;
 mod sse;
 mod status;

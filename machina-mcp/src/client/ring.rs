@@ -4,43 +4,20 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use super::secrets::Secrets;
+
 /// A bounded buffer of the newest bytes.
 pub(crate) struct Ring {
     bytes_max: usize,
     secrets: Secrets,
-    bytes: Mutex<VecDeque<u8>>,
+    kept: Mutex<Kept>,
 }
 
-/// Texts that must never be shown. Its `Debug` shows how many, not which.
-#[derive(Clone)]
-pub(crate) struct Secrets(Vec<String>);
-
-/// Shorter texts are not worth hiding: they would blank out ordinary words.
-const SECRET_LEN_MIN: usize = 6;
-
-impl Secrets {
-    /// Hides those of `texts` that are long enough to be told from ordinary text.
-    pub(crate) fn new(texts: impl IntoIterator<Item = String>) -> Self {
-        let mut texts: Vec<_> = texts.into_iter().filter(|t| t.len() >= SECRET_LEN_MIN).collect();
-        texts.sort_by_key(|t| std::cmp::Reverse(t.len()));
-        Self(texts)
-    }
-
-    /// `text` with every secret masked.
-    pub(crate) fn mask(&self, mut text: String) -> String {
-        for secret in &self.0 {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "********");
-            }
-        }
-        text
-    }
-}
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Secrets({})", self.0.len())
-    }
+#[derive(Default)]
+struct Kept {
+    bytes: VecDeque<u8>,
+    /// Whether older bytes were dropped: the first line is cut then.
+    cut: bool,
 }
 
 /// Shows none of the text.
@@ -53,22 +30,37 @@ impl std::fmt::Debug for Ring {
 impl Ring {
     /// A ring of at most `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize, secrets: Secrets) -> Self {
-        Self { bytes_max, secrets, bytes: Mutex::default() }
+        Self { bytes_max, secrets, kept: Mutex::default() }
+    }
+
+    /// What the child was given and must not be shown.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// Takes `new`, dropping the oldest bytes where the limit is reached.
     pub(crate) fn push(&self, new: &[u8]) {
-        let new = &new[new.len().saturating_sub(self.bytes_max)..];
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let excess = (bytes.len() + new.len()).saturating_sub(self.bytes_max);
-        bytes.drain(..excess);
-        bytes.extend(new);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let excess = (kept.bytes.len() + new.len()).saturating_sub(self.bytes_max);
+        kept.cut |= excess > 0;
+        let old = excess.min(kept.bytes.len());
+        kept.bytes.drain(..old);
+        kept.bytes.extend(&new[excess - old..]);
     }
 
-    /// All that is kept, as text, secrets masked.
+    /// All that is kept, as text, secrets masked. A first line that was cut is
+    /// left out if others follow it.
     pub(crate) fn text(&self) -> String {
-        let bytes: Vec<u8> = self.bytes.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        self.secrets.mask(String::from_utf8_lossy(&bytes).into_owned())
+        let (bytes, cut) = {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            (kept.bytes.iter().copied().collect::<Vec<u8>>(), kept.cut)
+        };
+        // The rest of a secret is no longer recognised as one.
+        let rest = if cut { self.secrets.rest_at_front(&bytes) } else { 0 };
+        let mut text = self.secrets.mask(String::from_utf8_lossy(&bytes[rest..]).into_owned());
+        let first_line = text.find('\n').filter(|end| cut && end + 1 < text.len());
+        text.drain(..first_line.map_or(0, |end| end + 1));
+        text
     }
 
     /// The last `lines` lines, within `chars_max` characters; `None` if nothing was written.
@@ -118,6 +110,28 @@ mod tests {
         let ring = ring(1_000, &["hunter2-hunter2", "ab"]);
         ring.push(b"token=hunter2-hunter2 ab");
         assert_eq!(ring.text(), "token=******** ab");
-        assert!(!format!("{:?}", Secrets::new(["hunter2-hunter2".to_owned()])).contains("hunter2"));
+        assert!(!format!("{ring:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_rest_of_a_secret_that_was_cut_is_not_shown() {
+        for secret in ["hunter2-hunter3", "hunter2\nhunter3"] {
+            for kept in 1..40 {
+                let ring = ring(kept, &[secret]);
+                ring.push(format!("token={secret} is wrong\nsecond line\n").as_bytes());
+                let text = ring.text();
+                assert!(!text.contains("ter3") && !text.contains("hun"), "{kept}: {text}");
+                assert!(kept < 13 || text.ends_with("second line\n"), "{kept}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_line_that_was_cut_is_left_out_if_others_follow() {
+        let ring = ring(16, &[]);
+        ring.push(b"first line\nsecond\nthird\n");
+        assert_eq!(ring.text(), "second\nthird\n");
+        ring.push(b"0123456789012345678");
+        assert_eq!(ring.text(), "3456789012345678");
     }
 }

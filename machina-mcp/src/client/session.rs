@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::definitions::{Lister, list_all};
 use super::events::Events;
 use super::handshake::Greeting;
-use super::link::{Link, Request, Stage, shown, too_late, unanswered};
+use super::link::{Link, Misses, Request, Stage, shown, too_late, unanswered};
 use super::param_headers::{self, ParamHeader};
 use super::wire::{HEADER_MISMATCH, METHOD_NOT_FOUND, Object};
 
@@ -26,8 +26,6 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const TASKS_PATIENCE: Duration = Duration::from_secs(2);
 /// The first and the longest pause before subscribing again.
 const FOLLOW_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
-/// How often in a row a server may be out of reach until the session is over.
-const UNREACHABLE_MAX: u32 = 2;
 
 /// An open session over some link.
 #[derive(Debug)]
@@ -95,6 +93,18 @@ impl McpSession {
         known.get(tool).map(|headers| param_headers::values(headers, arguments)).unwrap_or_default()
     }
 
+    /// Lists the definitions within the limits of the call that needs them.
+    async fn list_again(&self, context: &CallContext) -> Result<()> {
+        tokio::select! {
+            biased;
+            listed = self.definitions() => listed.map(drop),
+            () = context.cancelled.cancelled() => Err(Error::unreachable("the call was cancelled by its caller")),
+            () = sleep_until(context.deadline) => {
+                Err(Error::timeout("the call's time was up while its headers were looked up in the list of tools"))
+            }
+        }
+    }
+
     fn needs_param_headers(&self) -> bool {
         self.greeting.dialect.era == Era::Modern && self.link.process_id().is_none()
     }
@@ -144,7 +154,7 @@ async fn follow(link: Arc<dyn Link>, greeting: Arc<Greeting>, events: Arc<Events
 /// and again as long as it takes subscriptions; pauses grow while nothing comes of it.
 async fn subscribe(link: &dyn Link, greeting: &Greeting, events: &Events) {
     let Some(filter) = changes_offered(&greeting.capabilities) else { return };
-    let (mut pause, mut unreachable) = (FOLLOW_PAUSES.0, 0);
+    let (mut pause, mut misses) = (FOLLOW_PAUSES.0, Misses::default());
     loop {
         let begun = Instant::now();
         let stage = Arc::<Stage>::default();
@@ -159,12 +169,11 @@ async fn subscribe(link: &dyn Link, greeting: &Greeting, events: &Events) {
         match link.exchange(request, &mut |_| {}).await {
             Err(error) if error.kind() == ErrorKind::Rejected => return,
             Err(error) if error.kind() == ErrorKind::Unreachable => {
-                unreachable += 1;
-                if unreachable == UNREACHABLE_MAX {
-                    return events.close(error.with(|c| c.hard = true));
+                if let Some(reason) = misses.add(error) {
+                    return events.close(reason);
                 }
             }
-            _ => unreachable = 0,
+            _ => misses = Misses::default(),
         }
         if begun.elapsed() > pause {
             // What changes until the next subscription is not announced to us.
@@ -217,7 +226,7 @@ impl Session for McpSession {
         let mut result = self.send("tools/call", params(), context, self.hints(tool, arguments)).await;
         if self.needs_param_headers() && result.as_ref().is_err_and(is_header_mismatch) {
             // Refused, so not executed: the headers follow from the list of tools.
-            self.definitions().await.map_err(|error| error.at(Phase::Refused))?;
+            self.list_again(context).await.map_err(|error| error.at(Phase::Refused))?;
             result = self.send("tools/call", params(), context, self.hints(tool, arguments)).await;
         }
         match result? {
@@ -272,7 +281,8 @@ impl Session for McpSession {
 }
 
 fn is_header_mismatch(error: &Error) -> bool {
-    error.context().upstream_code == Some(HEADER_MISMATCH)
+    let context = error.context();
+    context.upstream_code == Some(HEADER_MISMATCH) && context.phase == Some(Phase::Refused)
 }
 
 impl Drop for McpSession {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use jiff::Timestamp;
-use machina_core::{Error, ErrorKind, Phase};
+use machina_core::{Era, Error, ErrorKind, Phase};
 
 use super::link::{rejected, shortened};
+use super::secrets::Secrets;
 use super::wire::Incoming;
 
 /// Waits longer than this are not believed.
@@ -23,6 +24,10 @@ pub(crate) struct Refusal<'a> {
     pub(crate) body: &'a [u8],
     /// Whether the request named a session.
     pub(crate) in_session: bool,
+    /// The era that the request was made in.
+    pub(crate) era: Era,
+    /// What the server must not be quoted with.
+    pub(crate) secrets: &'a Secrets,
 }
 
 impl Refusal<'_> {
@@ -30,6 +35,7 @@ impl Refusal<'_> {
     pub(crate) fn ends_session(&self) -> bool {
         let names_session = || String::from_utf8_lossy(self.body).to_ascii_lowercase().contains("session");
         self.in_session
+            && self.era == Era::Legacy
             && (self.status == StatusCode::NOT_FOUND || self.status == StatusCode::BAD_REQUEST && names_session())
     }
 
@@ -46,7 +52,10 @@ impl Refusal<'_> {
             _ if self.ends_session() => {
                 Error::unreachable(say("the server no longer knows the session")).at(Phase::Refused)
             }
-            300..=399 => Error::rejected(say("redirects are not followed; declare the new address")).at(Phase::Refused),
+            // Some servers redirect after they have done the work.
+            300..=399 => {
+                Error::rejected(say("redirects are not followed; declare the new address")).at(Phase::MaybeExecuted)
+            }
             502..=504 => Error::lost(say("the outcome is unknown")).at(Phase::MaybeExecuted),
             _ => self.by_body(&say),
         };
@@ -58,18 +67,21 @@ impl Refusal<'_> {
     }
 
     /// A status that says little: an error of the protocol in the body says more.
+    /// Without one, only those statuses are a refusal that come before any work.
     fn by_body(&self, say: &dyn Fn(&str) -> String) -> Error {
         for message in Incoming::parse(self.body) {
             if let Incoming::Response { outcome: Err(error), .. } = message {
-                return rejected(self.method, &error);
+                return rejected(self.method, &error, self.era, self.secrets);
             }
         }
-        let text = shortened(&String::from_utf8_lossy(self.body));
+        let text = shortened(&self.secrets.mask(String::from_utf8_lossy(self.body).into_owned()));
         let what = if text.is_empty() || text.starts_with('<') { "no reason given".to_owned() } else { text };
-        if self.status.is_server_error() {
-            return Error::lost(say(&what)).at(Phase::MaybeExecuted);
+        match self.status.as_u16() {
+            405 | 406 | 411 | 413 | 414 | 415 | 421 | 431 => Error::rejected(say(&what)).at(Phase::Refused),
+            // The server, or a proxy before it, gave up waiting: the work may go on.
+            408 | 499 | 500.. => Error::lost(say(&what)).at(Phase::MaybeExecuted),
+            _ => Error::rejected(say(&what)).at(Phase::MaybeExecuted),
         }
-        Error::rejected(say(&what)).at(Phase::Refused)
     }
 }
 
@@ -91,10 +103,16 @@ mod tests {
     use super::*;
     use machina_core::Outcome;
 
-    fn error(status: u16, retry_after: Option<u64>, body: &str, in_session: bool) -> Error {
+    fn error_in(era: Era, status: u16, retry_after: Option<u64>, body: &str, in_session: bool) -> Error {
         let status = StatusCode::from_u16(status).unwrap();
         let retry_after = retry_after.map(Duration::from_secs);
-        Refusal { method: "tools/call", status, retry_after, body: body.as_bytes(), in_session }.error()
+        let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
+        let (body, secrets) = (body.as_bytes(), &secrets);
+        Refusal { method: "tools/call", status, retry_after, body, in_session, era, secrets }.error()
+    }
+
+    fn error(status: u16, retry_after: Option<u64>, body: &str, in_session: bool) -> Error {
+        error_in(if in_session { Era::Legacy } else { Era::Modern }, status, retry_after, body, in_session)
     }
 
     #[test]
@@ -115,13 +133,32 @@ mod tests {
             (500, None, "<html>", false, Lost, MaybeExecuted),
             (500, None, rpc, false, Rejected, Answered),
             (404, None, "", true, Unreachable, Refused),
-            (404, None, "", false, Rejected, Refused),
+            (404, None, "", false, Rejected, MaybeExecuted),
             (400, None, no_session, true, Unreachable, Refused),
             (400, None, rpc, true, Rejected, Answered),
             (400, None, mismatch, false, Rejected, Refused),
-            (400, None, "what?", true, Rejected, Refused),
+            (400, None, "what?", true, Rejected, MaybeExecuted),
+            (307, None, "", false, Rejected, MaybeExecuted),
+            (303, None, "", false, Rejected, MaybeExecuted),
+            (408, None, "", false, Lost, MaybeExecuted),
+            (408, None, rpc, false, Rejected, Answered),
+            (499, None, "", false, Lost, MaybeExecuted),
+            (402, None, "", false, Rejected, MaybeExecuted),
+            (409, None, "", false, Rejected, MaybeExecuted),
+            (410, None, "", false, Rejected, MaybeExecuted),
+            (412, None, "", false, Rejected, MaybeExecuted),
+            (418, None, "", false, Rejected, MaybeExecuted),
+            (422, None, "", false, Rejected, MaybeExecuted),
+            (425, None, "", false, Rejected, MaybeExecuted),
+            (451, None, "", false, Rejected, MaybeExecuted),
             (405, None, "", false, Rejected, Refused),
-            (307, None, "", false, Rejected, Refused),
+            (406, None, "", false, Rejected, Refused),
+            (411, None, "", false, Rejected, Refused),
+            (413, None, "", false, Rejected, Refused),
+            (414, None, "", false, Rejected, Refused),
+            (415, None, "", false, Rejected, Refused),
+            (421, None, "", false, Rejected, Refused),
+            (431, None, "", false, Rejected, Refused),
         ];
         for (status, after, body, in_session, kind, phase) in cases {
             let error = error(status, after, body, in_session);
@@ -130,6 +167,25 @@ mod tests {
         }
         assert_eq!(error(503, Some(3), "", false).context().retry_after_ms, Some(3_000));
         assert_eq!(error(504, None, "", false).context().outcome, Some(Outcome::Unknown));
+    }
+
+    #[test]
+    fn what_only_one_era_means_is_not_believed_in_the_other() {
+        let mismatch = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32020,"message":"bad"}}"#;
+        let phase = |error: Error| error.context().phase;
+        assert_eq!(phase(error_in(Era::Modern, 400, None, mismatch, false)), Some(Phase::Refused));
+        assert_eq!(phase(error_in(Era::Legacy, 400, None, mismatch, false)), Some(Phase::Answered));
+        assert_eq!(phase(error_in(Era::Legacy, 404, None, "", true)), Some(Phase::Refused));
+        assert_eq!(phase(error_in(Era::Modern, 404, None, "", true)), Some(Phase::MaybeExecuted));
+    }
+
+    #[test]
+    fn a_body_that_repeats_our_secrets_is_masked() {
+        let rpc = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"hunter2-hunter2 is wrong"}}"#;
+        for body in ["hunter2-hunter2 is wrong", rpc] {
+            let error = error(400, None, body, false);
+            assert!(error.message().ends_with("******** is wrong"), "{error}");
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ use super::events::Events;
 use super::lines::{Line, Lines};
 use super::link::{Dialect, Link, OnProgress, Request, Stage, meta_of, rejected, shown, unanswered};
 use super::pending::{Answer, Pending};
-use super::ring::{Ring, Secrets};
+use super::ring::Ring;
+use super::secrets::Secrets;
 use super::supervisor::Supervisor;
 use super::wire::{self, Incoming, Object};
 
@@ -28,9 +29,11 @@ use super::wire::{self, Incoming, Object};
 const QUEUE_MAX: usize = 256;
 /// The longest answer to a request of a child: its id is the child's choice.
 const REPLY_BYTES_MAX: usize = 1_024;
-/// How many lines that are no message are kept for diagnosis, and how much of each, in bytes.
+/// How many lines that are no message are kept for diagnosis, and how many characters of each.
 const JUNK_MAX: u64 = 50;
-const JUNK_BYTES_MAX: usize = 200;
+const JUNK_CHARS_MAX: usize = 200;
+/// How long the news of a child's end may take after its stdin has closed.
+const END_NEWS: Duration = Duration::from_secs(1);
 /// How much of stderr goes into an error.
 pub(super) const TAIL_LINES: usize = 12;
 pub(super) const TAIL_CHARS: usize = 2_000;
@@ -199,7 +202,7 @@ impl Link for StdioLink {
         guard.upstream = false;
         match answer {
             Ok(Answer::Given(Ok(result))) => Ok(result),
-            Ok(Answer::Given(Err(error))) => Err(rejected(method, &error)),
+            Ok(Answer::Given(Err(error))) => Err(rejected(method, &error, dialect.era, self.shared.stderr.secrets())),
             Ok(Answer::TooLong(bytes)) => {
                 let message =
                     format!("the answer to {method} has {bytes} bytes; {} are accepted", self.message_bytes_max);
@@ -277,6 +280,16 @@ impl Shared {
         }
     }
 
+    /// The child takes no more messages. If it has ended, its supervisor says so
+    /// and more; one that goes on without its stdin is of no use either.
+    async fn stdin_closed(&self, error: &std::io::Error) {
+        if timeout(END_NEWS, self.events.until_closed()).await.is_err() {
+            let tail = self.stderr.tail(TAIL_LINES, TAIL_CHARS);
+            let message = format!("the process no longer takes messages on its stdin: {error}");
+            self.events.close(Error::lost(message).with(|c| c.stderr_tail = tail));
+        }
+    }
+
     async fn read(&self, mut stdout: ChildStdout, limit: usize) {
         let mut lines = Lines::new(limit);
         let mut buffer = vec![0; 64 * 1024];
@@ -304,13 +317,13 @@ impl Shared {
             Line::Whole(line) => {
                 let messages = Incoming::parse(&line);
                 if messages.is_empty() {
-                    self.junk(&line);
+                    self.junk(&String::from_utf8_lossy(&line));
                 }
                 messages.into_iter().for_each(|message| self.dispatch(message));
             }
             Line::TooLong { head, tail, bytes } => match wire::id_of_truncated(&head, &tail) {
                 Some(id) => _ = self.pending.answer(Some(id), Answer::TooLong(bytes)),
-                None => self.junk(&head),
+                None => self.junk(&format!("a line of {bytes} bytes that is no answer")),
             },
         }
     }
@@ -332,31 +345,22 @@ impl Shared {
             Incoming::Notification { method, params } if method == "notifications/progress" => {
                 self.pending.progress(params);
             }
-            Incoming::Notification { method, .. } if is_change(&method) => self.events.change(),
+            Incoming::Notification { method, .. } if wire::is_change(&method) => self.events.change(),
             Incoming::Notification { method, .. } => tracing::trace!(method, "a notification was passed over"),
         }
     }
 
     /// Counts a line that is no message and keeps the beginning of the first ones beside stderr.
-    fn junk(&self, line: &[u8]) {
+    fn junk(&self, line: &str) {
         let count = self.junk.fetch_add(1, Ordering::Relaxed);
         if count < JUNK_MAX {
-            let line = String::from_utf8_lossy(&line[..line.len().min(JUNK_BYTES_MAX)]);
+            // Masked before it is cut: half a secret is not recognised as one.
+            let line: String = self.stderr.secrets().mask(line.to_owned()).chars().take(JUNK_CHARS_MAX).collect();
             self.stderr.push(format!("[stdout] {line}\n").as_bytes());
         } else if count == JUNK_MAX {
             self.stderr.push(b"[stdout] further lines that are no messages are not shown\n");
         }
     }
-}
-
-/// Whether a notification says that a list has changed.
-pub(crate) fn is_change(method: &str) -> bool {
-    matches!(
-        method,
-        "notifications/tools/list_changed"
-            | "notifications/prompts/list_changed"
-            | "notifications/resources/list_changed"
-    )
 }
 
 /// Writes the queued messages until the queue or the child ends.
@@ -372,8 +376,10 @@ async fn write(mut stdin: ChildStdin, mut frames: mpsc::Receiver<Frame>, shared:
         }
         match done {
             Ok(Ok(())) => {}
-            // The supervisor learns of the child's end and says more.
-            Ok(Err(error)) => return tracing::debug!(%error, "a child closed its stdin"),
+            Ok(Err(error)) => {
+                drop(frames);
+                return shared.stdin_closed(&error).await;
+            }
             Err(_) => {
                 let message = format!("the process did not read its stdin for {}", shown(patience));
                 shared.events.close(Error::lost(message));

@@ -112,6 +112,16 @@ pub(crate) fn reply(id: &Value, method: &str) -> Vec<u8> {
     }
 }
 
+/// Whether a notification says that a list has changed.
+pub(crate) fn is_change(method: &str) -> bool {
+    matches!(
+        method,
+        "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed"
+    )
+}
+
 fn encode(message: &Value) -> Vec<u8> {
     message.to_string().into_bytes()
 }

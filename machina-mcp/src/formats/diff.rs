@@ -25,11 +25,18 @@ pub enum Difference {
         name: ServiceName,
         /// What would change, in the order of the record.
         fields: Vec<FieldChange>,
+        /// Where secrets stand that cannot be compared: of the old one only the
+        /// mask is known. They may change as well.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        not_compared: Vec<String>,
     },
     /// It is there and would stay as it is.
     Unchanged {
         /// Its name.
         name: ServiceName,
+        /// Where secrets stand that cannot be compared, as above: only they may change.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        not_compared: Vec<String>,
     },
 }
 
@@ -38,7 +45,16 @@ impl Difference {
     #[must_use]
     pub fn name(&self) -> &ServiceName {
         match self {
-            Self::Added { name } | Self::Changed { name, .. } | Self::Unchanged { name } => name,
+            Self::Added { name } | Self::Changed { name, .. } | Self::Unchanged { name, .. } => name,
+        }
+    }
+
+    /// Where secrets stand of which it cannot be said whether they change.
+    #[must_use]
+    pub fn not_compared(&self) -> &[String] {
+        match self {
+            Self::Added { .. } => &[],
+            Self::Changed { not_compared, .. } | Self::Unchanged { not_compared, .. } => not_compared,
         }
     }
 }
@@ -52,8 +68,8 @@ pub struct FieldChange {
     pub old: Option<Value>,
     /// What would stand there; absent if nothing would.
     pub new: Option<Value>,
-    /// Whether one secret would take the place of another, or of a mask that
-    /// cannot be compared; `old` and `new` are then both masks.
+    /// Whether one secret would take the place of another; `old` and `new` are
+    /// then both masks.
     pub secret: bool,
 }
 
@@ -75,39 +91,54 @@ pub fn diff(current: &[ServiceSpec], wanted: &[ServiceSpec]) -> Vec<Difference> 
     let compare = |spec: &ServiceSpec| {
         let name = spec.name.clone();
         let Some(old) = current.get(&name) else { return Difference::Added { name } };
-        let fields = changes(old, spec);
-        if fields.is_empty() { Difference::Unchanged { name } } else { Difference::Changed { name, fields } }
+        let Found { fields, not_compared } = changes(old, spec);
+        if fields.is_empty() {
+            Difference::Unchanged { name, not_compared }
+        } else {
+            Difference::Changed { name, fields, not_compared }
+        }
     };
     wanted.iter().map(compare).collect()
 }
 
-fn changes(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FieldChange> {
-    let mut found = Vec::new();
+/// What a comparison came to.
+#[derive(Default)]
+struct Found {
+    fields: Vec<FieldChange>,
+    not_compared: Vec<String>,
+}
+
+fn changes(old: &ServiceSpec, new: &ServiceSpec) -> Found {
+    let mut found = Found::default();
     let (old_top, new_top) = (without_instances(old), without_instances(new));
-    compare("", Some(&old_top), Some(&new_top), &mut found);
+    compare("", Some(&old_top), Some(&new_top), &mut found.fields);
     compare_map("env", &old.env, &new.env, &mut found);
     let mut left: Vec<Option<&Instance>> = old.instances.iter().map(Some).collect();
     let pairs = pair_up(&mut left, &new.instances);
     for (index, (old, new)) in pairs.into_iter().enumerate() {
         let path = element("instances", index);
-        compare(&path, old.map(instance_json).as_ref(), Some(&instance_json(new)), &mut found);
+        compare(&path, old.map(instance_json).as_ref(), Some(&instance_json(new)), &mut found.fields);
         if let Some(old) = old {
             compare_endpoint(&path, &old.endpoint, &new.endpoint, &mut found);
         }
     }
     for (index, gone) in left.into_iter().enumerate() {
-        compare(&element("instances", index), gone.map(instance_json).as_ref(), None, &mut found);
+        compare(&element("instances", index), gone.map(instance_json).as_ref(), None, &mut found.fields);
     }
     found
 }
 
-/// Each new instance with the old one whose place it takes, which is removed from `left`.
+/// Each new instance with the old one whose place it takes, which is removed from
+/// `left`: the one with the same endpoint, or that looks the same, or any.
 fn pair_up<'a>(left: &mut [Option<&'a Instance>], new: &'a [Instance]) -> Vec<(Option<&'a Instance>, &'a Instance)> {
-    let same = |old: &Option<&Instance>, new: &Instance| old.is_some_and(|old| old.endpoint == new.endpoint);
-    let mut pairs: Vec<_> =
-        new.iter().map(|new| (left.iter_mut().find(|old| same(old, new)).and_then(Option::take), new)).collect();
-    for (old, _) in pairs.iter_mut().filter(|(old, _)| old.is_none()) {
-        *old = left.iter_mut().find(|old| old.is_some()).and_then(Option::take);
+    let mut pairs: Vec<(Option<&Instance>, &Instance)> = new.iter().map(|new| (None, new)).collect();
+    let same = |old: &Instance, new: &Instance| old.endpoint == new.endpoint;
+    let alike = |old: &Instance, new: &Instance| instance_json(old) == instance_json(new);
+    let any = |_: &Instance, _: &Instance| true;
+    for fits in [&same as &dyn Fn(&Instance, &Instance) -> bool, &alike, &any] {
+        for (old, new) in pairs.iter_mut().filter(|(old, _)| old.is_none()) {
+            *old = left.iter_mut().find(|left| left.is_some_and(|left| fits(left, new))).and_then(Option::take);
+        }
     }
     pairs
 }
@@ -156,7 +187,7 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec
     }
 }
 
-fn compare_endpoint(path: &str, old: &Endpoint, new: &Endpoint, found: &mut Vec<FieldChange>) {
+fn compare_endpoint(path: &str, old: &Endpoint, new: &Endpoint, found: &mut Found) {
     let kind = new.kind();
     match (old, new) {
         (Endpoint::Stdio(old), Endpoint::Stdio(new)) => {
@@ -180,7 +211,7 @@ fn compare_endpoint(path: &str, old: &Endpoint, new: &Endpoint, found: &mut Vec<
     }
 }
 
-fn compare_map(path: &str, old: &SensitiveMap, new: &SensitiveMap, found: &mut Vec<FieldChange>) {
+fn compare_map(path: &str, old: &SensitiveMap, new: &SensitiveMap, found: &mut Found) {
     for (name, new) in new {
         if let Some(old) = old.get(name) {
             compare_secret(field(path, name), old, new, found);
@@ -189,10 +220,15 @@ fn compare_map(path: &str, old: &SensitiveMap, new: &SensitiveMap, found: &mut V
 }
 
 /// Secrets look alike, so the comparison of what is shown has missed them. A
-/// mask that is wanted means "as before".
-fn compare_secret(field: String, old: &Sensitive, new: &Sensitive, found: &mut Vec<FieldChange>) {
-    if old.is_secret() && new.is_secret() && !new.is_mask() && old.expose() != new.expose() {
+/// mask that is wanted means "as before"; one that stands there cannot be compared.
+fn compare_secret(field: String, old: &Sensitive, new: &Sensitive, found: &mut Found) {
+    if !new.is_secret() || new.is_mask() {
+        return;
+    }
+    if old.is_mask() {
+        found.not_compared.push(field);
+    } else if old.is_secret() && old.expose() != new.expose() {
         let mask = Some(Value::from(Sensitive::MASK));
-        found.push(FieldChange { field, old: mask.clone(), new: mask, secret: true });
+        found.fields.push(FieldChange { field, old: mask.clone(), new: mask, secret: true });
     }
 }

@@ -58,6 +58,16 @@ pub(crate) fn tool_result(error: &Error) -> Object {
     }))
 }
 
+/// The same for a tool of a service: what structured content it may have is for
+/// its own output schema to say, so the error goes into `_meta`.
+pub(crate) fn upstream_result(error: &Error) -> Object {
+    let mut result = tool_result(error);
+    if let Some(structured) = result.shift_remove("structuredContent") {
+        result.insert("_meta".to_owned(), json!({ "dev.machina/error": structured }));
+    }
+    result
+}
+
 /// The JSON-RPC error of a request that is no tool call.
 pub(crate) fn fault(error: &Error, era: Era) -> Fault {
     let code = match (error.kind(), era) {

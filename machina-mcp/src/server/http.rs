@@ -1,5 +1,6 @@
 //! Streamable HTTP, both eras on one endpoint, as a service that any HTTP server
-//! can mount. Gives no stream of its own accord: there is nothing to announce.
+//! can mount. Gives no stream of its own accord, and so
+//! announces no changes.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -20,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::config::HttpServerConfig;
-use super::gateway::{Answer, Gateway, Outgoing};
+use super::gateway::{Answer, Gateway, Offer, Outgoing};
 use super::http_body::AnswerBody;
 use super::http_headers::{Accepts, check_media, check_request, check_source};
 use super::http_sessions::HttpSessions;
@@ -50,6 +51,7 @@ pub struct StreamableHttp {
 struct Inner {
     admit: Box<Admit>,
     config: HttpServerConfig,
+    offer: Arc<Offer>,
     sessions: HttpSessions,
     tasks: Tasks,
     running: Arc<Semaphore>,
@@ -63,7 +65,9 @@ pub fn streamable_http(
 ) -> StreamableHttp {
     let sessions = HttpSessions::new(config.sessions_max, config.session_idle);
     let running = Arc::new(Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)));
-    StreamableHttp { inner: Arc::new(Inner { admit: Box::new(admit), config, sessions, tasks: Tasks::new(), running }) }
+    let offer = Offer::new(config.exposure());
+    let inner = Inner { admit: Box::new(admit), config, offer, sessions, tasks: Tasks::new(), running };
+    StreamableHttp { inner: Arc::new(inner) }
 }
 
 /// A request that is not answered with what it asked for.
@@ -136,7 +140,7 @@ impl Inner {
             id: None,
             fault: errors::fault(&error, Era::Modern),
         })?;
-        let gateway = Gateway::new(scoped);
+        let gateway = Gateway::new(scoped, Arc::clone(&self.offer));
         match parts.method {
             Method::POST => {
                 let accepts = check_media(&parts.headers)?;

@@ -27,6 +27,26 @@ const INSTRUCTIONS: &str = "Machina carries tool calls to many MCP servers. To d
     words about the task returns the best tools with their input schemas; then `call_tool` with the service, the tool \
     and its arguments. `list_services` and `list_tools` are for browsing, `describe_tool` for one whole definition.";
 
+/// The same in flat mode.
+const FLAT_INSTRUCTIONS: &str = "Machina carries tool calls to many MCP servers, here called services. The tools of \
+    all of them are listed; a name such as `time__now` says that the tool `now` is of the service `time`. The resource \
+    `machina://services/{name}` documents a service.";
+
+/// What of the server depends on how it is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Face {
+    /// The tools are those of the services.
+    pub(crate) flat: bool,
+    /// A host of the older era is told when they have changed.
+    pub(crate) tells_changes: bool,
+}
+
+impl Face {
+    fn instructions(self) -> &'static str {
+        if self.flat { FLAT_INSTRUCTIONS } else { INSTRUCTIONS }
+    }
+}
+
 /// How long a result may be kept, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cache {
@@ -120,32 +140,34 @@ pub(crate) fn unsupported(version: &str) -> Fault {
 
 /// The answer to `initialize`: the revision that was asked for, if it has a
 /// handshake and is spoken, else the newest that has one.
-pub(crate) fn initialize(params: &Object) -> Result<Reply, Fault> {
+pub(crate) fn initialize(params: &Object, face: Face) -> Result<Reply, Fault> {
     let Some(asked) = params.get("protocolVersion").and_then(Value::as_str) else {
         return Err(Fault::malformed(INVALID_PARAMS, "protocolVersion: must be a string such as \"2025-11-25\""));
     };
     let version = if VERSIONS[1..].contains(&asked) { asked } else { LEGACY };
     Ok(Reply::new(object(json!({
         "protocolVersion": version,
-        "capabilities": capabilities(),
+        "capabilities": capabilities(face.tells_changes),
         "serverInfo": server_info(),
-        "instructions": INSTRUCTIONS,
+        "instructions": face.instructions(),
     }))))
 }
 
 /// The answer to `server/discover`.
-pub(crate) fn discover() -> Reply {
+pub(crate) fn discover(face: Face) -> Reply {
     let result = json!({
         "supportedVersions": VERSIONS,
-        "capabilities": capabilities(),
-        "instructions": INSTRUCTIONS,
+        // There is no stream on which a host of this era could be told of changes.
+        "capabilities": capabilities(false),
+        "instructions": face.instructions(),
     });
     Reply::cached(result, STATIC)
 }
 
-/// What there is. The tools never change, so nothing is said about changes.
-fn capabilities() -> Value {
-    json!({"tools": {}, "resources": {}})
+/// What there is, and whether the host is told of changes.
+fn capabilities(tells_changes: bool) -> Value {
+    let tools = if tells_changes { json!({"listChanged": true}) } else { json!({}) };
+    json!({"tools": tools, "resources": {}})
 }
 
 fn server_info() -> Value {
@@ -156,6 +178,8 @@ fn server_info() -> Value {
 mod tests {
     use super::*;
     use crate::server::rpc::Id;
+
+    const META: Face = Face { flat: false, tells_changes: false };
 
     fn request(method: &str, meta: Value) -> Request {
         let id = Id::of(&json!(1)).unwrap();
@@ -196,14 +220,25 @@ mod tests {
     fn initialize_agrees_on_a_revision_with_a_handshake() {
         let agreed = |asked: &str| {
             let params = object(json!({"protocolVersion": asked}));
-            initialize(&params).unwrap().dressed(Era::Legacy)["protocolVersion"].as_str().unwrap().to_owned()
+            initialize(&params, META).unwrap().dressed(Era::Legacy)["protocolVersion"].as_str().unwrap().to_owned()
         };
         for version in &VERSIONS[1..] {
             assert_eq!(agreed(version), *version);
         }
         assert_eq!(agreed(MODERN), LEGACY);
         assert_eq!(agreed("1999-01-01"), LEGACY);
-        assert_eq!(initialize(&Object::new()).unwrap_err().code, INVALID_PARAMS);
+        assert_eq!(initialize(&Object::new(), META).unwrap_err().code, INVALID_PARAMS);
+    }
+
+    #[test]
+    fn what_is_said_of_the_tools_is_what_the_host_gets() {
+        let params = object(json!({"protocolVersion": LEGACY}));
+        let flat = Face { flat: true, tells_changes: true };
+        let told = initialize(&params, flat).unwrap().dressed(Era::Legacy);
+        assert_eq!(told["capabilities"]["tools"], json!({"listChanged": true}));
+        assert!(!told["instructions"].as_str().unwrap().contains("find_tool"));
+        assert_eq!(discover(flat).dressed(Era::Modern)["capabilities"]["tools"], json!({}));
+        assert_eq!(initialize(&params, META).unwrap().dressed(Era::Legacy)["capabilities"]["tools"], json!({}));
     }
 
     #[test]
@@ -219,6 +254,6 @@ mod tests {
         let modern = Value::Object(upstream().dressed(Era::Modern));
         assert_eq!((&modern["resultType"], &modern["_meta"]["trace"]), (&json!("complete"), &json!("t")));
         assert_eq!(modern["_meta"][META_SERVER_INFO]["name"], "machina");
-        assert_eq!(discover().dressed(Era::Modern)["ttlMs"], 300_000);
+        assert_eq!(discover(META).dressed(Era::Modern)["ttlMs"], 300_000);
     }
 }

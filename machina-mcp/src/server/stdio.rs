@@ -8,7 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::gateway::{Answer, Gateway, Outbox, Outgoing};
+use super::changes::Changes;
+use super::exposure::Exposure;
+use super::gateway::{Answer, Gateway, Offer, Outbox, Outgoing};
 use super::in_flight::InFlight;
 use super::protocol;
 use super::rpc::{Fault, INVALID_REQUEST, Message, Rejected, Request};
@@ -27,12 +29,12 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
 /// Serves one host on stdin and stdout, as the principal of `scoped`, until
-/// stdin ends. Nothing else may write to stdout meanwhile.
+/// stdin ends; `exposure` says which tools it sees. Nothing else may write to stdout meanwhile.
 ///
 /// # Errors
 /// [`Internal`](machina_core::ErrorKind::Internal) when stdin cannot be read.
-pub async fn serve_stdio(scoped: Scoped) -> Result<()> {
-    serve_io(scoped, tokio::io::stdin(), tokio::io::stdout()).await
+pub async fn serve_stdio(scoped: Scoped, exposure: Exposure) -> Result<()> {
+    serve_io(scoped, exposure, tokio::io::stdin(), tokio::io::stdout()).await
 }
 
 /// Serves one host on any two streams, until `reader` ends or `writer` breaks.
@@ -41,14 +43,17 @@ pub async fn serve_stdio(scoped: Scoped) -> Result<()> {
 ///
 /// # Errors
 /// [`Internal`](machina_core::ErrorKind::Internal) when `reader` fails.
-pub async fn serve_io<R, W>(scoped: Scoped, reader: R, writer: W) -> Result<()>
+pub async fn serve_io<R, W>(scoped: Scoped, exposure: Exposure, reader: R, writer: W) -> Result<()>
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let (outbox, queue) = mpsc::channel(OUTBOX_MAX);
+    let offer = Offer::new(exposure);
+    let changes = Changes::begin(&scoped, &offer).await;
     let mut connection = Connection {
-        gateway: Gateway::new(scoped),
+        gateway: Gateway::new(scoped, offer).telling_changes(changes.is_some()),
+        changes,
         tasks: Tasks::new(),
         in_flight: InFlight::default(),
         greeted: false,
@@ -72,6 +77,8 @@ where
 
 struct Connection {
     gateway: Gateway,
+    /// Those that the host is told of once it has been greeted.
+    changes: Option<Changes>,
     tasks: Tasks,
     in_flight: InFlight,
     /// `initialize` was answered.
@@ -123,7 +130,12 @@ impl Connection {
             Ok(begun) => begun,
             Err(fault) => return put(outbox, Answer::to(Some(&id), Err(fault))).await,
         };
-        self.greeted |= era == Era::Legacy && request.method == "initialize";
+        let greets = era == Era::Legacy && request.method == "initialize";
+        self.greeted |= greets;
+        let changes = if greets { self.changes.take() } else { None };
+        // Before the answer: from then on the host may read the list.
+        let known = changes.as_ref().and_then(Changes::known);
+        let news = outbox.downgrade();
         let (gateway, outbox) = (self.gateway.clone(), outbox.clone());
         let calls = request.method == "tools/call";
         let answering = async move {
@@ -136,6 +148,9 @@ impl Connection {
         } else {
             // Reads a snapshot: over before a task would have begun.
             answering.await;
+        }
+        if let (Some(changes), Some(known)) = (changes, known) {
+            self.tasks.spawn("tell of changed tools", changes.tell(known, news));
         }
     }
 

@@ -103,8 +103,16 @@ async fn call_tool(scoped: &Scoped, mut arguments: Arguments, options: &CallOpti
     let (Some(service), Some(tool)) = (service, tool) else {
         return Err(Error::invalid("service and tool are missing"));
     };
-    let call = ToolCall { service, tool, arguments: inner };
-    let result = scoped.call(&call, options).await?.annotated().0;
+    carry(scoped, &ToolCall { service, tool, arguments: inner }, options).await
+}
+
+/// Carries a call to a service; the result is the upstream's own.
+///
+/// # Errors
+/// Whatever the facade says; [`Unsupported`](machina_core::ErrorKind::Unsupported)
+/// for a result that asks for something instead of being one.
+pub(crate) async fn carry(scoped: &Scoped, call: &ToolCall, options: &CallOptions) -> Result<Object> {
+    let result = scoped.call(call, options).await?.annotated().0;
     match result.get("resultType").and_then(Value::as_str) {
         None | Some("complete") => Ok(result),
         Some(other) => {

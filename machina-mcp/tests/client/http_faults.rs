@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::http_server::{Piece, Received, Server, event, json as json_reply, reply, result, stream_head};
 use crate::http_support::*;
-use machina_core::{CallContext, Connector, Era, ErrorKind, HttpEndpoint, Notice, Outcome, Phase};
+use machina_core::{CallContext, Connector, Era, ErrorKind, HttpEndpoint, Notice, Outcome, Phase, Sensitive};
 use machina_mcp::client::{Environment, HttpConfig, HttpConnector};
 use serde_json::{Map, Value, json};
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,12 @@ async fn refusals_of_a_call_are_told_apart() {
         (503, &[("retry-after", "7")], ErrorKind::Overloaded, Phase::Refused),
         (503, &[], ErrorKind::Lost, Phase::MaybeExecuted),
         (502, &[], ErrorKind::Lost, Phase::MaybeExecuted),
-        (307, &[("location", "http://127.0.0.1:1/")], ErrorKind::Rejected, Phase::Refused),
+        (307, &[("location", "http://127.0.0.1:1/")], ErrorKind::Rejected, Phase::MaybeExecuted),
+        (404, &[], ErrorKind::Rejected, Phase::MaybeExecuted),
+        (408, &[], ErrorKind::Lost, Phase::MaybeExecuted),
+        (409, &[], ErrorKind::Rejected, Phase::MaybeExecuted),
+        (499, &[], ErrorKind::Lost, Phase::MaybeExecuted),
+        (415, &[], ErrorKind::Rejected, Phase::Refused),
         (202, &[], ErrorKind::Rejected, Phase::MaybeExecuted),
     ] {
         let server = answering(move |_| reply(status, headers, "")).await;
@@ -188,6 +193,104 @@ async fn a_server_that_vanishes_is_noticed_within_a_second_where_it_is_listened_
         };
         let reason = timeout(Duration::from_secs(1), closed).await.expect("in time");
         assert!(reason.context().hard, "{era:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_no_longer_answers_connections_is_left_without_being_declared_dead() {
+    let server = Server::start(|request| match request.verb.as_str() {
+        "GET" => vec![stream_head(), Piece::Pause(Duration::from_secs(30))],
+        _ => polite(request).unwrap(),
+    })
+    .await;
+    let config = HttpConfig { connect_timeout: Duration::from_millis(300), ..HttpConfig::default() };
+    let connector = HttpConnector::new(config, Environment::default()).unwrap();
+    let endpoint = HttpEndpoint::new(&server.url);
+    let session = connector.connect(&target(endpoint, Some(Era::Legacy))).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let address: std::net::SocketAddr = server.url["http://".len()..].strip_suffix("/mcp").unwrap().parse().unwrap();
+    drop(server);
+    // What listens there now accepts nothing, and its queue is full.
+    let mute = loop {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        match socket.bind(address).and_then(|()| socket.listen(1)) {
+            Ok(mute) => break mute,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let mut queue = Vec::new();
+    while let Ok(connected) = timeout(Duration::from_millis(50), tokio::net::TcpStream::connect(address)).await {
+        queue.push(connected.unwrap());
+    }
+    let closed = async {
+        loop {
+            if let Notice::Closed(reason) = session.notice().await {
+                return reason;
+            }
+        }
+    };
+    let reason = timeout(Duration::from_secs(5), closed).await.expect("in time");
+    assert_eq!((reason.kind(), reason.context().hard), (ErrorKind::Unreachable, false), "{reason}");
+    drop(mute);
+}
+
+#[tokio::test]
+async fn a_silent_question_leaves_time_for_the_handshake_however_long_its_wait_is() {
+    let silent = Server::start(|request| match request.method() {
+        "server/discover" => vec![Piece::Pause(Duration::from_secs(30))],
+        _ => polite(request).unwrap_or_else(|| done(request)),
+    })
+    .await;
+    let config = HttpConfig { discover_timeout: Duration::from_secs(60), ..HttpConfig::default() };
+    let connector = HttpConnector::new(config, Environment::default()).unwrap();
+    let mut target = target(HttpEndpoint::new(&silent.url), None);
+    target.timeout = Duration::from_secs(2);
+    assert_eq!(connector.connect(&target).await.unwrap().protocol_version(), "2025-11-25");
+}
+
+#[tokio::test]
+async fn looking_up_headers_keeps_to_the_limits_of_the_call() {
+    let server = Server::start(|request| match request.method() {
+        "tools/call" => {
+            let error = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": {"code": -32020, "message": "x"}});
+            reply(400, &[("content-type", "application/json")], &error.to_string())
+        }
+        "tools/list" => vec![Piece::Pause(Duration::from_secs(30))],
+        _ => polite(request).unwrap(),
+    })
+    .await;
+    let session = connect(&server, Some(Era::Modern)).await.unwrap();
+    let arguments = Map::new();
+    let context = CallContext::within(Duration::from_millis(300));
+    let late = timeout(Duration::from_secs(2), session.call("echo", &arguments, &context)).await.expect("in time");
+    assert_eq!(phase_of(&late.unwrap_err()), (ErrorKind::Timeout, Phase::Refused));
+    let context = within();
+    let cancelled = context.cancelled.clone();
+    let (stopped, ()) =
+        tokio::join!(timeout(Duration::from_secs(2), session.call("echo", &arguments, &context)), async {
+            sleep(Duration::from_millis(300)).await;
+            cancelled.cancel();
+        });
+    assert_eq!(phase_of(&stopped.expect("in time").unwrap_err()), (ErrorKind::Unreachable, Phase::Refused));
+    assert_eq!(server.calls("tools/call").len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_server_repeats_of_our_secrets_is_masked() {
+    let said = "Bearer hunter2 is wrong, so is hunter2, so is opensesame";
+    for plain in [true, false] {
+        let server = answering(move |request| {
+            let error = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": {"code": -32602, "message": said}});
+            if plain { reply(400, &[], said) } else { json_reply(&error) }
+        })
+        .await;
+        let mut endpoint = HttpEndpoint::new(format!("{}?api_key=opensesame", server.url));
+        endpoint.headers.insert("Authorization".into(), Sensitive::secret("Bearer ${env:TOKEN}"));
+        let session = connector().connect(&target(endpoint, None)).await.unwrap();
+        let error = call(&session).await.unwrap_err();
+        assert!(error.message().ends_with("******** is wrong, so is ********, so is ********"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
     }
 }
 

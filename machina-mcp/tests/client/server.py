@@ -3,7 +3,7 @@
 Usage: server.py [era] [quirk ...]
 era: legacy (default) | modern | both
 quirks: junk, hang_discover, exit_on_discover, silent, deaf, crash, stubborn,
-        slow_start, no_ping, family
+        slow_start, no_ping, family, shut, choke
 """
 import json
 import os
@@ -130,6 +130,9 @@ def main():
         sys.exit("configuration missing: SECRET_THING")
     if "stubborn" in QUIRKS:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "silent" in QUIRKS:
+        sys.stderr.write("waiting for a licence\n")
+        sys.stderr.flush()
     if "slow_start" in QUIRKS:
         time.sleep(1.5)
     if "family" in QUIRKS:
@@ -142,6 +145,10 @@ def main():
     for line in sys.stdin:
         if "silent" in QUIRKS:
             continue
+        if "choke" in QUIRKS:
+            if "server/discover" in line:
+                sys.exit("choked on the question")
+            continue
         if "junk" in QUIRKS:
             sys.stdout.write('starting up...\n\n{"level": "info"}\n[1, 2]\n')
             sys.stdout.flush()
@@ -150,6 +157,9 @@ def main():
         if method == "server/discover" and "exit_on_discover" in QUIRKS:
             sys.exit(1)
         if method == "server/discover" and "hang_discover" in QUIRKS:
+            time.sleep(300)
+        if method == "notifications/initialized" and "shut" in QUIRKS:
+            os.close(0)
             time.sleep(300)
         if method is None:
             replies[message["id"]] = message.get("result", message.get("error", {}).get("code"))

@@ -65,11 +65,84 @@ async fn a_connect_that_cannot_work_says_why_and_is_phase_a() {
     assert_eq!(error.context().problems[0].field, "args[2]");
     let error = connect_to(endpoint(&[]).env("LD_PRELOAD", "/x.so"), None).await.unwrap_err();
     assert_eq!(error.context().problems[0].field, "env.LD_PRELOAD");
+}
 
-    let mut target = target(endpoint(&["legacy", "silent"]), Some(Era::Legacy));
-    target.timeout = Duration::from_millis(700);
+#[tokio::test]
+async fn a_start_that_takes_too_long_ends_in_time_with_what_the_child_said() {
+    for era in [Some(Era::Legacy), Some(Era::Modern), None] {
+        let mut target = target(endpoint(&["legacy", "silent"]), era);
+        target.timeout = Duration::from_secs(2);
+        let begun = Instant::now();
+        let error = StdioConnector::new(config(), environment()).connect(&target).await.unwrap_err();
+        assert!(begun.elapsed() < target.timeout + Duration::from_secs(2), "{era:?}: {:?}", begun.elapsed());
+        assert_eq!((error.kind(), error.context().phase), (ErrorKind::Timeout, Some(Phase::NotSent)));
+        assert_eq!(error.context().stderr_tail.as_deref(), Some("waiting for a licence"), "{era:?}");
+    }
+    let mut target = target(endpoint(&["legacy", "choke"]), None);
+    target.timeout = Duration::from_secs(2);
     let error = StdioConnector::new(config(), environment()).connect(&target).await.unwrap_err();
-    assert_eq!((error.kind(), error.context().phase), (ErrorKind::Timeout, Some(Phase::NotSent)));
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.context().stderr_tail.as_deref(), Some("choked on the question"), "the words of the first start");
+}
+
+#[tokio::test]
+async fn a_silent_question_leaves_time_for_the_handshake_however_long_its_wait_is() {
+    let config = StdioConfig { discover_timeout: Duration::from_secs(60), ..config() };
+    let mut target = target(endpoint(&["legacy", "hang_discover"]), None);
+    target.timeout = Duration::from_secs(9);
+    let session = StdioConnector::new(config, environment()).connect(&target).await.unwrap();
+    assert_eq!(session.protocol_version(), "2025-11-25");
+    session.close().await;
+}
+
+#[tokio::test]
+async fn a_start_waits_for_its_place_within_its_own_time_and_a_slow_one_gives_its_place_up() {
+    let connector = StdioConnector::new(StdioConfig { starts_max: 1, ..config() }, environment());
+    let slow = target(endpoint(&["legacy", "silent"]), Some(Era::Legacy));
+    let mut short = target(endpoint(&["legacy"]), Some(Era::Legacy));
+    let mut long = short.clone();
+    short.timeout = Duration::from_millis(500);
+    long.timeout = Duration::from_secs(15);
+    let begun = Instant::now();
+    let others = async {
+        sleep(Duration::from_millis(100)).await;
+        let error = connector.connect(&short).await.unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert_eq!((error.kind(), error.context().phase), (ErrorKind::Unreachable, Some(Phase::NotSent)));
+        assert!(error.message().contains("no place to start") && !error.context().hard, "{error}");
+        let session = connector.connect(&long).await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_secs(10), "only one may start");
+        session.close().await;
+    };
+    tokio::select! {
+        result = connector.connect(&slow) => panic!("{result:?}"),
+        () = others => {}
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_closes_only_its_stdin_loses_its_session() {
+    let session = connect(&["legacy", "shut"]).await;
+    let pid = session.process_id().unwrap();
+    sleep(Duration::from_millis(500)).await;
+    let error = call(&session, "echo", json!({})).await.unwrap_err();
+    assert_eq!((error.kind(), error.context().phase), (ErrorKind::Unreachable, Some(Phase::NotSent)), "{error}");
+    let notice = timeout(Duration::from_secs(1), session.notice()).await.expect("in time");
+    let Notice::Closed(reason) = notice else { panic!("not closed") };
+    assert!(reason.message().contains("no longer takes messages on its stdin"), "{reason}");
+    assert!(!reason.context().hard && session.is_closed());
+    session.close().await;
+    assert!(!exists(pid));
+}
+
+#[tokio::test]
+async fn what_a_child_repeats_of_its_secrets_is_masked() {
+    let endpoint = endpoint(&["legacy", "junk"]).env("TOKEN", "hunter2-hunter2");
+    let session = connect_to(endpoint, Some(Era::Legacy)).await.unwrap();
+    let error = call(&session, "hunter2-hunter2", json!({})).await.unwrap_err();
+    assert_eq!(error.context().phase, Some(Phase::Answered));
+    assert!(error.message().ends_with("unknown '********'"), "{error}");
+    session.close().await;
 }
 
 #[tokio::test]
@@ -134,7 +207,8 @@ async fn a_flood_on_stderr_is_drained_and_only_its_end_kept() {
     let session = connect(&["legacy"]).await;
     call(&session, "stderr", json!({"lines": 50_000})).await.unwrap();
     assert_eq!(call(&session, "echo", json!({})).await.unwrap(), "{}");
-    assert_eq!(session.stderr_tail().len(), 64 * 1024);
+    let tail = session.stderr_tail();
+    assert_eq!((tail.len(), tail.lines().all(|line| line.len() == 99)), (655 * 100, true), "whole lines only");
     session.close().await;
 }
 

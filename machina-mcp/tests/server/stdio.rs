@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::host::{Bare, Client, Host, call, legacy, meta, modern, params, structured};
 use crate::upstream::{PATIENCE, Registered, echoed, tools};
 use machina_core::{ErrorKind, Result, Scoped, Tasks};
-use machina_mcp::server::serve_io;
+use machina_mcp::server::{Exposure, serve_io};
 use rmcp::model::{ClientRequest, ReadResourceRequestParams};
 use rmcp::service::{ClientLifecycleMode, ClientServiceExt, PeerRequestOptions};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn serve(scoped: Scoped) -> (DuplexStream, oneshot::Receiver<Result<()>>) {
     let (ended, end) = oneshot::channel();
     Tasks::new().spawn("serve", async move {
         let (reader, writer) = tokio::io::split(far);
-        let _ = ended.send(serve_io(scoped, reader, writer).await);
+        let _ = ended.send(serve_io(scoped, Exposure::default(), reader, writer).await);
     });
     (near, end)
 }
@@ -285,7 +285,7 @@ async fn a_host_that_no_longer_reads_ends_the_server() {
     let (mut stdin, reader) = tokio::io::duplex(1024);
     let (stdout, writer) = tokio::io::duplex(1024);
     let scoped = registered.scoped();
-    let serving = serve_io(scoped, reader, writer);
+    let serving = serve_io(scoped, Exposure::default(), reader, writer);
     drop(stdout);
     stdin.write_all(b"{}\n").await.unwrap();
     timeout(PATIENCE, serving).await.expect("the server ends although stdin is open").unwrap();
@@ -300,7 +300,7 @@ async fn a_host_that_cannot_be_read_is_an_error() {
         }
     }
     let registered = Registered::open().await;
-    let error = serve_io(registered.scoped(), Broken, tokio::io::sink()).await.unwrap_err();
+    let error = serve_io(registered.scoped(), Exposure::default(), Broken, tokio::io::sink()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.message().contains("bad descriptor"));
 }
@@ -311,7 +311,7 @@ async fn dropping_the_server_cancels_its_calls() {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let mut bare = Bare::new(near);
     let (reader, writer) = tokio::io::split(far);
-    let mut serving = Box::pin(serve_io(registered.scoped(), reader, writer));
+    let mut serving = Box::pin(serve_io(registered.scoped(), Exposure::default(), reader, writer));
     let params =
         json!({"name": "call_tool", "arguments": {"service": "fixture", "tool": "wait_forever"}, "_meta": meta()});
     bare.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()).await;

@@ -65,7 +65,48 @@ fn a_changed_secret_shows_as_changed_and_not_by_its_value() {
 fn a_mask_means_as_before() {
     let old = service(&["a"], SECRET);
     assert_eq!(changes(&old, &service(&["a"], Sensitive::MASK)), []);
-    assert_eq!(changes(&service(&["a"], Sensitive::MASK), &old).len(), 1);
+}
+
+fn with_key(url: &str, key: &str) -> HttpEndpoint {
+    let mut http = HttpEndpoint::new(url);
+    http.headers.insert("X-Key".to_owned(), Sensitive::secret(key));
+    http
+}
+
+#[test]
+fn a_secret_of_which_only_the_mask_is_known_is_not_compared_and_no_change() {
+    let spec = |url: &str, key: &str| {
+        let http = with_key("https://a.example/mcp", key);
+        let mut spec = service(&["--api-key=hunter2", "b"], SECRET).instance(Instance::new(HttpEndpoint::new(url)));
+        spec.instances.push(Instance::new(http));
+        spec
+    };
+    let wanted = spec("https://u:p@b.example/mcp", SECRET);
+    // As a server shows it to those who ask.
+    let seen = ServiceSpec::from_value(serde_json::to_value(&wanted).unwrap()).unwrap();
+    let compared = diff(std::slice::from_ref(&seen), std::slice::from_ref(&wanted)).remove(0);
+    assert!(matches!(compared, Difference::Unchanged { .. }), "{compared:?}");
+    let fields = [
+        "instances[0].stdio.args[0]",
+        "instances[0].stdio.env.TOKEN",
+        "instances[1].http.url",
+        "instances[2].http.headers.X-Key",
+    ];
+    assert_eq!(compared.not_compared(), fields);
+    let mut titled = wanted.clone();
+    titled.title = Some("X".to_owned());
+    let compared = diff(&[seen], &[titled]).remove(0);
+    let Difference::Changed { fields: changed, .. } = &compared else { panic!("{compared:?}") };
+    assert_eq!((changed.len(), compared.not_compared().len()), (1, 4), "{compared:?}");
+}
+
+#[test]
+fn instances_with_masks_are_compared_with_those_that_look_alike() {
+    let http = |host: &str| Instance::new(with_key(&format!("https://{host}.example/mcp"), SECRET));
+    let both = |first, second| ServiceSpec::new("x").unwrap().instance(http(first)).instance(http(second));
+    let seen = ServiceSpec::from_value(serde_json::to_value(both("a", "b")).unwrap()).unwrap();
+    let compared = diff(&[seen], &[both("b", "a")]).remove(0);
+    assert!(matches!(&compared, Difference::Unchanged { not_compared, .. } if not_compared.len() == 2), "{compared:?}");
 }
 
 #[test]

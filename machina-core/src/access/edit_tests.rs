@@ -1,0 +1,179 @@
+use serde_json::json;
+
+use super::*;
+use crate::access::Principal;
+use crate::machina::Machina;
+
+async fn registry(record: Value) -> Machina {
+    let machina = Machina::builder().without_monitor().open().await.unwrap();
+    machina.register(ServiceSpec::from_value(record).unwrap()).await.unwrap();
+    machina
+}
+
+fn web() -> Value {
+    json!({"name": "web", "title": "Web", "tags": ["a", "b"], "labels": {"x": "1", "y": "2"}, "env": {"KEY": "hunter2"},
+        "instances": [{"http": {"url": "http://a.example/"}}, {"http": {"url": "http://b.example/"}}]})
+}
+
+#[test]
+fn patches_merge_as_the_rfc_says() {
+    let table = [
+        (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
+        (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
+        (json!({"a":"b"}), json!({"a":null}), json!({})),
+        (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
+        (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
+        (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
+        (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+        (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
+        (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+        (json!({"a":"b"}), json!(["c"]), json!(["c"])),
+        (json!({"a":"foo"}), Value::Null, Value::Null),
+        (json!({"a":"foo"}), json!("bar"), json!("bar")),
+        (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
+        (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+        (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+    ];
+    for (mut target, patch, expected) in table {
+        let shown = format!("{target} {patch}");
+        merge(&mut target, &patch);
+        assert_eq!(target, expected, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_patch_changes_what_it_names_and_keeps_the_rest() {
+    let machina = registry(web()).await;
+    let before = machina.get("web").unwrap();
+    let patch = json!({"title": null, "labels": {"x": null, "z": "3"}, "tags": ["c"], "required": true});
+    let applied = machina.system().patch("web", &patch, None).await.unwrap();
+    let after = machina.get("web").unwrap();
+    let spec = &after.service().spec;
+    assert_eq!((spec.title.as_deref(), spec.required, spec.tags.len()), (None, true, 1));
+    assert_eq!(json!(spec.labels), json!({"y": "2", "z": "3"}));
+    assert_eq!(spec.env["KEY"].expose(), "hunter2");
+    assert_eq!(spec.instances, before.service().spec.instances);
+    assert_eq!(applied.services[0].revision, after.service().revision);
+
+    let stale =
+        machina.system().patch("web", &json!({"title": "x"}), Some(before.service().revision)).await.unwrap_err();
+    assert_eq!(stale.kind(), ErrorKind::Conflict);
+    for (patch, field) in
+        [(json!({"colour": 1}), "colour"), (json!([1]), "body"), (json!({"required": "x"}), "required")]
+    {
+        let error = machina.system().patch("web", &patch, None).await.unwrap_err();
+        assert_eq!((error.kind(), error.context().problems[0].field.as_str()), (ErrorKind::Invalid, field), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_switched_by_a_patch() {
+    let machina = registry(web()).await;
+    let table = [
+        (json!({"enabled": false}), AdminState::Disabled),
+        (json!({"enabled": true}), AdminState::Enabled),
+        (json!({"admin_state": "maintenance"}), AdminState::Maintenance),
+        (json!({"enabled": false}), AdminState::Maintenance),
+        (json!({"title": "x"}), AdminState::Maintenance),
+        (json!({"enabled": true}), AdminState::Enabled),
+        (json!({"enabled": true}), AdminState::Enabled),
+    ];
+    for (patch, expected) in table {
+        machina.system().patch("web", &patch, None).await.unwrap();
+        assert_eq!(machina.get("web").unwrap().service().spec.admin_state, expected, "{patch}");
+    }
+}
+
+#[tokio::test]
+async fn instances_come_change_and_go() {
+    let machina = registry(web()).await;
+    let system = machina.system();
+    let (_, id) = system.add_instance("web", &json!({"http": {"url": "http://a.example/"}}), None).await.unwrap();
+    let ids = || machina.get("web").unwrap().service().spec.instances.iter().map(|one| one.id).collect::<Vec<_>>();
+    assert_eq!((ids().len(), ids()[2]), (3, id), "the same endpoint twice is two instances");
+    let (_, same) = system.patch_instance("web", id, &json!({"weight": 7}), None).await.unwrap();
+    assert_eq!(same, id);
+    let elsewhere = json!({"http": {"url": "http://c.example/"}});
+    let (_, id) = system.patch_instance("web", id, &elsewhere, None).await.unwrap();
+    assert_ne!(same, id, "reached in another way, it is another instance");
+    let view = machina.get("web").unwrap();
+    let changed = view.service().instance(id).unwrap();
+    assert_eq!((changed.weight, changed.endpoint.location().as_str()), (7, "http://c.example/"));
+    let first = ids()[0];
+    system.remove_instance("web", first, None).await.unwrap();
+    assert_eq!((ids().len(), ids().contains(&first)), (2, false));
+
+    let gone = system.remove_instance("web", first, None).await.unwrap_err();
+    assert_eq!((gone.kind(), gone.context().instance.clone()), (ErrorKind::NotFound, Some(first.to_string())));
+    assert_eq!(system.patch_instance("web", first, &json!({}), None).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let table = [
+        (json!({"http": {"url": "http://d.example/"}, "weight": 0}), "weight"),
+        (json!({"http": {"url": "ftp://d"}}), "http.url"),
+        (json!({"weight": 1}), "body"),
+        (json!({"id": first, "http": {"url": "http://d.example/"}}), "id"),
+        (json!("x"), "body"),
+    ];
+    for (record, field) in table {
+        let error = system.add_instance("web", &record, None).await.unwrap_err();
+        assert_eq!((error.kind(), error.context().problems[0].field.as_str()), (ErrorKind::Invalid, field), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn maintenance_ends_only_where_it_began() {
+    let machina = registry(web()).await;
+    let system = machina.system();
+    let state = || machina.get("web").unwrap().service().spec.admin_state;
+    system.set_maintenance("web", true).await.unwrap();
+    assert_eq!(state(), AdminState::Maintenance);
+    system.set_maintenance("web", false).await.unwrap();
+    assert_eq!(state(), AdminState::Enabled);
+    system.patch("web", &json!({"enabled": false}), None).await.unwrap();
+    system.set_maintenance("web", false).await.unwrap();
+    assert_eq!(state(), AdminState::Disabled);
+}
+
+#[tokio::test]
+async fn concurrent_patches_are_all_kept() {
+    let machina = registry(web()).await;
+    let patches: Vec<Value> = (0..4).map(|number| json!({"labels": {number.to_string(): "x"}})).collect();
+    let system = machina.system();
+    let (a, b, c, d) = tokio::join!(
+        system.patch("web", &patches[0], None),
+        system.patch("web", &patches[1], None),
+        system.patch("web", &patches[2], None),
+        system.patch("web", &patches[3], None),
+    );
+    [a, b, c, d].into_iter().for_each(|outcome| drop(outcome.unwrap()));
+    assert_eq!(machina.get("web").unwrap().service().spec.labels.len(), 6);
+}
+
+#[tokio::test]
+async fn roles_are_kept() {
+    let machina = registry(web()).await;
+    let id = machina.get("web").unwrap().service().spec.instances[0].id;
+    let of = |role| machina.scoped(Principal::new("someone", role));
+    assert_eq!(of(Role::Viewer).check("web").await.unwrap_err().kind(), ErrorKind::Forbidden);
+    assert_eq!(of(Role::Developer).check("web").await.unwrap().instances.len(), 2);
+    assert_eq!(of(Role::Developer).check("none").await.unwrap_err().kind(), ErrorKind::NotFound);
+    let developer = of(Role::Developer);
+    let refused = [
+        developer.patch("web", &json!({}), None).await.map(drop),
+        developer.add_instance("web", &json!({}), None).await.map(drop),
+        developer.patch_instance("web", id, &json!({}), None).await.map(drop),
+        developer.remove_instance("web", id, None).await.map(drop),
+        developer.set_maintenance("web", true).await.map(drop),
+    ];
+    assert!(refused.iter().all(|outcome| outcome.as_ref().unwrap_err().kind() == ErrorKind::Forbidden));
+}
+
+#[tokio::test]
+async fn one_tenant_does_not_watch_them_all() {
+    let machina = registry(web()).await;
+    let cursor = machina.watch().cursor().unwrap();
+    let tenant = machina.scoped(Principal::new("someone", Role::Admin).of_tenant("acme"));
+    assert_eq!(tenant.watch_after(&cursor).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(tenant.watch(None).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let mut ahead = machina.system().watch(Some(Revision(99))).await.unwrap();
+    assert_eq!(ahead.try_next(), Some(crate::event::Next::Resync), "that revision has not been yet");
+}
