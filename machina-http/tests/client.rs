@@ -264,11 +264,3 @@ async fn a_nested_api_is_reached_through_its_path() {
     tasks.cancel();
     machina.close().await;
 }
-
-#[tokio::test]
-async fn watching_is_not_there_yet() {
-    let server = Server::start().await;
-    let error = server.client().watch(None).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.message().contains("stream of events"), "{error}");
-}

@@ -32,7 +32,8 @@ async fn a_service_is_created_read_replaced_and_removed() {
     let created = server.post("/api/v1/services", record).await;
     assert_eq!(created.status, 201, "{}", created.text);
     assert_eq!(created.header("location"), "/api/v1/services/io.github.user%2Fclock");
-    assert_eq!((created.header("etag"), created.header("x-machina-revision")), ("\"1\"", "1"));
+    assert!(created.header("etag").starts_with("\"1."), "{}", created.header("etag"));
+    assert_eq!(created.header("x-machina-revision"), "1");
     assert!(!created.text.contains("hunter2"), "a secret was shown");
     settle(&server.machina, "io.github.user/clock", Status::Healthy).await;
 
@@ -43,13 +44,13 @@ async fn a_service_is_created_read_replaced_and_removed() {
     assert_eq!(read.body["status"], "healthy");
     assert_eq!(read.body["health"]["state"], "healthy");
     assert_eq!(read.body["tool_count"], 2);
-    assert_eq!(read.header("cache-control"), "no-store");
+    assert_eq!(read.header("cache-control"), "private, no-cache");
     let by_id = server.get(&format!("/api/v1/services/{}", read.body["id"].as_str().unwrap())).await;
     assert_eq!(by_id.body["name"], read.body["name"]);
 
     let etag = read.header("etag").to_owned();
     let again = server.send("PUT", &path, &[("if-match", &etag)], Some(&read.text)).await;
-    assert_eq!((again.status, again.header("etag")), (200, etag.as_str()), "{}", again.text);
+    assert_eq!(again.status, 200, "{}", again.text);
     assert_eq!(again.body["revision"], read.body["revision"], "nothing changed");
 
     let mut changed = read.body.clone();
@@ -193,9 +194,9 @@ async fn an_idempotency_key_lets_a_call_be_repeated() {
     let once = server.send("POST", path, &[], Some("{}")).await;
     assert_eq!(once.body["attempts"], 1, "{}", once.text);
     let with_key = server.send("POST", path, &[("idempotency-key", "k1")], Some("{}")).await;
-    assert_eq!(with_key.body["attempts"], 2, "{}", with_key.text);
+    assert_eq!(with_key.body["attempts"], 3, "{}", with_key.text);
     let in_body = server.post(path, json!({"idempotency_key": "k2"})).await;
-    assert_eq!(in_body.body["attempts"], 2, "{}", in_body.text);
+    assert_eq!(in_body.body["attempts"], 3, "{}", in_body.text);
 }
 
 #[tokio::test]

@@ -49,3 +49,12 @@ pub async fn open(url: &str) -> Result<Backend> {
         Address::Sqlite(path) => Ok(Backend::of(SqliteStore::open(&path).await?)),
     }
 }
+
+/// Checks that `url` is the address of a store, as [`open`] takes it, without
+/// opening anything.
+///
+/// # Errors
+/// [`Invalid`](machina_core::ErrorKind::Invalid) when it is none.
+pub fn check_address(url: &str) -> Result<()> {
+    Address::parse(url).map(drop)
+}

@@ -41,7 +41,7 @@ impl Client {
     }
 
     /// The address of a resource: each name becomes one segment of the path.
-    fn url(&self, path: &[&str]) -> Result<Url> {
+    pub(super) fn url(&self, path: &[&str]) -> Result<Url> {
         if path.iter().any(|name| matches!(*name, "" | "." | "..")) {
             return Err(Error::not_found("an empty name, `.` or `..` names nothing"));
         }
@@ -55,14 +55,22 @@ impl Client {
     }
 
     async fn exchange<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let response = self.accepted(request).await?;
+        let status = response.status();
+        let bytes = self.body_of(response).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.foreign(status).caused_by(error))
+    }
+
+    /// The head of the answer, if it says that all went well.
+    pub(super) async fn accepted(&self, request: RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(|error| self.broken(error))?;
         let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let problem = content_type.is_some_and(|value| value.starts_with(MEDIA_TYPE));
         let bytes = self.body_of(response).await?;
-        if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| self.foreign(status).caused_by(error));
-        }
         match serde_json::from_slice::<ProblemDocument>(&bytes) {
             Ok(document) if problem => Err(document.into_error()),
             _ => Err(self.foreign(status)),
@@ -82,7 +90,7 @@ impl Client {
     }
 
     /// There was no whole answer.
-    fn broken(&self, error: reqwest::Error) -> Error {
+    pub(super) fn broken(&self, error: reqwest::Error) -> Error {
         let error = error.without_url();
         let (kind, phase) = if error.is_connect() {
             (ErrorKind::Unreachable, Phase::NotSent)
@@ -105,7 +113,7 @@ impl Client {
     }
 
     /// Something answered that is no server of Machina's, or one of another version.
-    fn foreign(&self, status: StatusCode) -> Error {
+    pub(super) fn foreign(&self, status: StatusCode) -> Error {
         let message = format!("{} answered {status}, and not as a server of this version does", self.base);
         Error::rejected(message).at(Phase::Answered).with(|context| context.upstream_status = Some(status.as_u16()))
     }

@@ -1,7 +1,9 @@
 //! A registry in another process, behind the same traits as one in this one.
 //! Holds no state and no rule: every answer, and every error, is the server's.
 
+mod events;
 mod exchange;
+mod frames;
 mod registry;
 
 use std::time::Duration;
@@ -44,6 +46,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(Policy::none())
+            // What is asked is said by its address, and never by the environment.
+            .no_proxy()
             .user_agent(concat!("machina/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::internal("the HTTP client cannot be set up").caused_by(error))?;

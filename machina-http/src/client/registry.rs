@@ -59,8 +59,10 @@ impl Registry for Client {
         self.read(&["services", name, "health"], &[]).await
     }
 
-    async fn watch(&self, _: Option<Revision>) -> Result<EventStream> {
-        Err(Error::unsupported("a server cannot be watched yet: that comes with its stream of events"))
+    /// The stream outlives its connection: it is opened again from where it stood,
+    /// and tells the reader to resync if that is not possible.
+    async fn watch(&self, since: Option<Revision>) -> Result<EventStream> {
+        self.events(since).await
     }
 }
 

@@ -7,7 +7,7 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use futures_util::StreamExt as _;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use machina_core::{Error, Principal, Revision, Role, Scoped};
@@ -129,30 +129,67 @@ impl FromRequest<App> for Json {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
-        if !is_json(request.headers().get(CONTENT_TYPE)) {
-            let error = Error::invalid_field("content-type", "must be application/json");
-            return Err(Failure::of(Part::MediaType)(error));
-        }
-        let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let limit = app.config.body_max;
-        if declared.is_some_and(|length: usize| length > limit) {
-            return Err(too_long(limit));
-        }
-        let patience = app.config.request_timeout;
-        let bytes = tokio::time::timeout(patience, collect(request.into_body(), limit)).await.map_err(|_| {
-            Failure::of(Part::Arrival)(Error::timeout(format!("the body had not arrived after {patience:?}")))
-        })??;
-        let syntax = |detail: String| Failure::of(Part::Syntax)(Error::invalid_field("body", detail));
-        if bytes.is_empty() {
-            return Err(syntax("is empty: send a JSON object".to_owned()));
-        }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| syntax(format!("is not JSON: {error}")))
+        json(request, app, &[JSON]).await.map(Self)
     }
 }
 
-fn is_json(content_type: Option<&HeaderValue>) -> bool {
+/// The body, read as a merge patch (RFC 7396).
+#[derive(Debug)]
+pub(super) struct MergePatch(pub(super) Value);
+
+impl FromRequest<App> for MergePatch {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        json(request, app, &["application/merge-patch+json", JSON]).await.map(Self)
+    }
+}
+
+/// A body that has nothing to say: it is empty, or an empty object.
+#[derive(Debug)]
+pub(super) struct NoBody;
+
+impl FromRequest<App> for NoBody {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        match body(request, app).await?.trim_ascii() {
+            b"" | b"{}" => Ok(Self),
+            _ => Err(Failure::of(Part::Record)(Error::invalid_field("body", "must be empty"))),
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+
+async fn json(request: Request, app: &App, types: &[&str]) -> Result<Value, Failure> {
+    if !is_one_of(types, request.headers().get(CONTENT_TYPE)) {
+        let error = Error::invalid_field("content-type", format!("must be {}", types.join(" or ")));
+        return Err(Failure::of(Part::MediaType)(error));
+    }
+    let bytes = body(request, app).await?;
+    let syntax = |detail: String| Failure::of(Part::Syntax)(Error::invalid_field("body", detail));
+    if bytes.is_empty() {
+        return Err(syntax("is empty: send a JSON object".to_owned()));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| syntax(format!("is not JSON: {error}")))
+}
+
+async fn body(request: Request, app: &App) -> Result<Vec<u8>, Failure> {
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let limit = app.config.body_max;
+    if declared.is_some_and(|length: usize| length > limit) {
+        return Err(too_long(limit));
+    }
+    let patience = app.config.request_timeout;
+    tokio::time::timeout(patience, collect(request.into_body(), limit)).await.map_err(|_| {
+        Failure::of(Part::Arrival)(Error::timeout(format!("the body had not arrived after {patience:?}")))
+    })?
+}
+
+fn is_one_of(types: &[&str], content_type: Option<&HeaderValue>) -> bool {
     let essence = content_type.and_then(|value| value.to_str().ok()?.split(';').next().map(str::trim));
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+    essence.is_some_and(|essence| types.iter().any(|one| essence.eq_ignore_ascii_case(one)))
 }
 
 fn too_long(limit: usize) -> Failure {
@@ -183,9 +220,18 @@ pub(super) fn expected_revision(headers: &HeaderMap) -> Result<Option<Revision>,
         return Ok(None);
     }
     let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    // What follows the revision is about health, which no precondition is about.
+    let number = number.map(|number| number.split_once('.').map_or(number, |(revision, _)| revision));
     let revision = number.filter(|_| more.is_none()).and_then(|number| number.parse().ok());
     revision.map(|revision| Some(Revision(revision))).ok_or_else(|| {
         let detail = "must be one ETag of an earlier answer, such as \"7\" with its quotes";
         Failure::of(Part::Headers)(Error::invalid_field("if-match", detail))
     })
+}
+
+/// Whether the one who asks already has what `etag` names.
+pub(super) fn has_already(headers: &HeaderMap, etag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use machina_core::{Error, ErrorKind};
+use machina_core::{Error, ErrorKind, Revision};
 
 use crate::problem::{Fields, MEDIA_TYPE, ProblemDocument};
 
@@ -39,6 +39,13 @@ pub(super) enum Part {
     MediaType,
     /// The time that the body took to arrive.
     Arrival,
+}
+
+impl Part {
+    /// A body that is to be taken if the service is at this revision.
+    pub(super) const fn of_body(expected: Option<Revision>) -> Self {
+        if expected.is_some() { Self::Revision } else { Self::Record }
+    }
 }
 
 impl Failure {
@@ -115,27 +122,49 @@ impl IntoResponse for Failure {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_kind_has_the_status_of_the_table() {
-        let table = [
-            ("invalid", 400),
-            ("unauthenticated", 401),
-            ("forbidden", 403),
-            ("not_found", 404),
-            ("conflict", 409),
-            ("unavailable", 503),
-            ("unreachable", 502),
-            ("lost", 502),
-            ("timeout", 504),
-            ("overloaded", 429),
-            ("rejected", 502),
-            ("unsupported", 501),
-            ("internal", 500),
-        ];
-        let mapped: Vec<_> =
-            ErrorKind::ALL.iter().map(|kind| (kind.code(), status(*kind, Part::Request).as_u16())).collect();
-        assert_eq!(mapped, table);
+    /// The numbers in the column "HTTP" of the table in `errors.md`, by code. The
+    /// first one is that of the kind, the others those of certain parts.
+    fn documented() -> Vec<(String, Vec<u16>)> {
+        let page = include_str!("../../../docs/reference/errors.md");
+        let mut table = page.lines().skip_while(|line| !line.starts_with("| code |"));
+        let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let column = cells(table.next().unwrap()).iter().position(|name| name == "HTTP").unwrap();
+        let rows = table.skip(1).take_while(|line| line.starts_with('|')).map(cells);
+        rows.map(|row| {
+            let numbers = row[column].split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+            (row[1].trim_matches('`').to_owned(), numbers.collect())
+        })
+        .collect()
     }
+
+    #[test]
+    fn every_kind_has_the_statuses_of_the_table() {
+        let documented = documented();
+        assert_eq!(documented.len(), ErrorKind::ALL.len());
+        for (kind, (code, mut numbers)) in ErrorKind::ALL.iter().zip(documented) {
+            assert_eq!(kind.code(), code);
+            assert_eq!(numbers.first(), Some(&status(*kind, Part::Request).as_u16()), "{kind}");
+            let mut mapped = PARTS.map(|part| status(*kind, part).as_u16()).to_vec();
+            for list in [&mut numbers, &mut mapped] {
+                list.sort_unstable();
+                list.dedup();
+            }
+            assert_eq!(mapped, numbers, "{kind}");
+        }
+    }
+
+    const PARTS: [Part; 10] = [
+        Part::Request,
+        Part::Parameters,
+        Part::Headers,
+        Part::Syntax,
+        Part::Record,
+        Part::Revision,
+        Part::Method,
+        Part::Length,
+        Part::MediaType,
+        Part::Arrival,
+    ];
 
     #[test]
     fn the_part_of_the_request_makes_the_difference() {

@@ -5,11 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use axum::serve::ListenerExt as _;
+use axum::{Extension, Router};
 use machina_core::{Error, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::events::Draining;
 
 /// How long requests that are under way may take after the server was told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
@@ -31,7 +33,8 @@ pub fn check_bind(address: SocketAddr) -> Result<()> {
 }
 
 /// Serves `router` until `shutdown` resolves, then lets requests that are under
-/// way come to their end for at most 25 seconds. Takes no new connections then.
+/// way come to their end for at most 25 seconds. Takes no new connections then,
+/// and ends streams of events.
 ///
 /// # Errors
 /// As [`check_bind`]; [`Internal`](machina_core::ErrorKind::Internal) when the
@@ -59,6 +62,7 @@ async fn serve_draining(
     });
     let draining = CancellationToken::new();
     let told = draining.clone();
+    let router = router.layer(Extension(Draining(draining.clone())));
     let signal = async move {
         shutdown.await;
         told.cancel();

@@ -5,11 +5,14 @@ mod answer;
 mod calls;
 mod config;
 mod entry;
+mod events;
 mod extract;
 mod failure;
 mod guard;
 mod history;
+mod instances;
 mod listen;
+mod operate;
 mod services;
 mod status;
 mod tools;
@@ -20,6 +23,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use machina_core::{Machina, Tasks};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use config::ServerConfig;
@@ -32,6 +36,8 @@ struct App {
     config: Arc<ServerConfig>,
     /// Calls go on for the moment that cancelling them takes.
     calls: Tasks,
+    /// One permit for each stream of events.
+    streams: Arc<Semaphore>,
 }
 
 /// The REST API of `machina`, to be served or nested.
@@ -46,7 +52,8 @@ pub fn router(machina: Machina, config: &ServerConfig) -> Router {
 /// # Panics
 /// When `extra` has a fallback, or a path that the API has.
 pub fn router_with(machina: Machina, config: &ServerConfig, extra: Router) -> Router {
-    let app = App { machina, config: Arc::new(config.clone()), calls: Tasks::new() };
+    let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
+    let app = App { machina, config: Arc::new(config.clone()), calls: Tasks::new(), streams };
     let within_time = from_fn_with_state(app.clone(), answer::within_time);
     let api = resources().layer(within_time.clone()).merge(calls());
     Router::new()
@@ -62,11 +69,16 @@ pub fn router_with(machina: Machina, config: &ServerConfig, extra: Router) -> Ro
 }
 
 fn resources() -> Router<App> {
-    let service = get(services::get).put(services::put).delete(services::delete);
+    let service = get(services::get).put(services::put).patch(services::patch).delete(services::delete);
+    let instance = get(instances::get).patch(instances::patch).delete(instances::delete);
+    let maintenance = post(operate::begin_maintenance).delete(operate::end_maintenance);
     Router::new()
         .route("/services", get(services::list).post(services::create))
         .route("/services:bulk", post(services::bulk))
         .route("/services/{service}", service)
+        .route("/services/{service}/instances", get(instances::list).post(instances::create))
+        .route("/services/{service}/instances/{instance}", instance)
+        .route("/services/{service}/maintenance", maintenance)
         .route("/services/{service}/health", get(services::health))
         .route("/services/{service}/history", get(history::read))
         .route("/services/{service}/explain", get(calls::explain))
@@ -74,12 +86,14 @@ fn resources() -> Router<App> {
         .route("/services/{service}/tools/{tool}", get(tools::get))
         .route("/tools", get(tools::list))
         .route("/tools:find", post(tools::find))
+        .route("/events", get(events::stream))
         .route("/status", get(status::overview))
 }
 
-/// Calls have a limit of their own, and may take longer than other requests.
+/// Calls and probes have limits of their own, and may take longer than other requests.
 fn calls() -> Router<App> {
     Router::new()
+        .route("/services/{service}/checks", post(operate::check))
         .route("/services/{service}/call", post(calls::call))
         .route("/services/{service}/tools/{tool}/call", post(calls::call_tool))
 }

@@ -1,30 +1,33 @@
 //! `/services`: to list, create, read, replace and remove them, and their health.
 
+use std::hash::{DefaultHasher, Hasher as _};
+
 use axum::extract::OriginalUri;
 use axum::response::{IntoResponse, Response};
-use http::header::{ETAG, LINK, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use machina_core::{
     Applied, Error, Mutation, Query, Registry, Revision, Scoped, ServiceHealth, ServiceName, ServiceReport, ServiceSpec,
 };
 use serde::Serialize;
 
-use super::extract::{Caller, InPath, Json, Parameters, expected_revision};
+use super::extract::{Caller, InPath, Json, MergePatch, Parameters, expected_revision, has_already};
 use super::failure::{Failure, Part};
 use crate::mutations::Mutations;
 
 /// The header with the revision that an answer stands at.
-const REVISION: HeaderName = HeaderName::from_static("x-machina-revision");
+pub(super) const REVISION: HeaderName = HeaderName::from_static("x-machina-revision");
 
 pub(super) async fn list(
     Caller(caller): Caller,
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let wrong = Failure::of(Part::Parameters);
     let query = Query::from_pairs(parameters.pairs()).map_err(&wrong)?;
     let page = caller.find(&query).await.map_err(&wrong)?;
-    let mut response = answer(&page, page.revision);
+    let mut response = tagged(&headers, page.revision, page.revision, &page)?;
     if let Some(cursor) = &page.next_cursor {
         response.headers_mut().insert(LINK, next_page(&uri, &parameters, cursor)?);
     }
@@ -42,7 +45,7 @@ pub(super) async fn create(
     let spec = ServiceSpec::from_value(body.0).map_err(&wrong)?;
     let applied = caller.apply(vec![Mutation::Register(spec)]).await.map_err(&wrong)?;
     let report = put_service(&applied)?;
-    let mut response = described(report, applied.revision)?;
+    let mut response = described(&HeaderMap::new(), report, applied.revision)?;
     *response.status_mut() = StatusCode::CREATED;
     let location = format!("{}/{}", uri.path().trim_end_matches('/'), report.name().replace('/', "%2F"));
     response.headers_mut().insert(LOCATION, header_value(&location)?);
@@ -53,10 +56,11 @@ pub(super) async fn get(
     Caller(caller): Caller,
     InPath(name): InPath<String>,
     parameters: Parameters,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
     parameters.none()?;
     let report = caller.get(&name).await?;
-    described(&report, report.revision)
+    described(&headers, &report, report.revision)
 }
 
 pub(super) async fn put(
@@ -68,11 +72,24 @@ pub(super) async fn put(
 ) -> Result<Response, Failure> {
     parameters.none()?;
     let expected = expected_revision(&headers)?;
-    let wrong = Failure::of(if expected.is_some() { Part::Revision } else { Part::Record });
+    let wrong = Failure::of(Part::of_body(expected));
     let name = named(&caller, &name)?;
     let spec = ServiceSpec::from_value(body.0).map_err(&wrong)?;
     let applied = caller.apply(vec![Mutation::Update { name, spec, expected }]).await.map_err(&wrong)?;
-    described(put_service(&applied)?, applied.revision)
+    changed(&applied, Ok)
+}
+
+pub(super) async fn patch(
+    Caller(caller): Caller,
+    InPath(name): InPath<String>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    body: MergePatch,
+) -> Result<Response, Failure> {
+    parameters.none()?;
+    let expected = expected_revision(&headers)?;
+    let applied = caller.patch(&name, &body.0, expected).await;
+    changed(&applied.map_err(Failure::of(Part::of_body(expected)))?, Ok)
 }
 
 pub(super) async fn delete(
@@ -122,14 +139,45 @@ fn answer(body: &impl Serialize, revision: Revision) -> Response {
     response
 }
 
-/// A service, with the revision that a later `If-Match` may name.
-fn described(report: &ServiceReport, revision: Revision) -> Result<Response, Failure> {
-    let mut response = answer(report, revision);
-    response.headers_mut().insert(ETAG, header_value(&format!("\"{}\"", report.revision))?);
+fn described(headers: &HeaderMap, report: &ServiceReport, revision: Revision) -> Result<Response, Failure> {
+    tagged(headers, report.revision, revision, report)
+}
+
+/// What a change has made of a service, or of the part of it that was asked about.
+pub(super) fn changed<'a, T: Serialize + 'a>(
+    applied: &'a Applied,
+    part: impl FnOnce(&'a ServiceReport) -> Result<T, Failure>,
+) -> Result<Response, Failure> {
+    let report = put_service(applied)?;
+    tagged(&HeaderMap::new(), report.revision, applied.revision, &part(report)?)
+}
+
+/// An answer with an `ETag`: the revision that a later `If-Match` may name, and a
+/// hash, because health changes without a revision. Without a body for the one
+/// who has it already.
+pub(super) fn tagged(
+    headers: &HeaderMap,
+    revision: Revision,
+    at: Revision,
+    body: &impl Serialize,
+) -> Result<Response, Failure> {
+    let bytes =
+        serde_json::to_vec(body).map_err(|error| Error::internal(format!("the answer cannot be written: {error}")))?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    let etag = format!("\"{revision}.{:x}\"", hasher.finish());
+    let mut response = if has_already(headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+    };
+    response.headers_mut().insert(ETAG, header_value(&etag)?);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response.headers_mut().insert(REVISION, HeaderValue::from(at.0));
     Ok(response)
 }
 
-fn header_value(text: &str) -> Result<HeaderValue, Failure> {
+pub(super) fn header_value(text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(text).map_err(|error| Error::internal(format!("`{text}` is no header: {error}")).into())
 }
 

@@ -46,6 +46,70 @@ async fn a_wrong_configuration_is_refused_with_every_place() {
 }
 
 #[tokio::test]
+async fn check_finds_everything_that_serve_would_refuse() {
+    let world = World::new();
+    let wrong = "import = [\"none.json\"]\n[server]\nlisten = \"0.0.0.0:8000\"\n[helth]\ninterval = \"1s\"\n\
+                 [store]\nurl = \"postgres://u:hunter2@h/x\"\n[mcp]\nkeep_alive = \"0s\"\nrequests_max = 0\n\
+                 [stdio]\nstarts_max = 0\n[http]\nconnect_timeout = \"0s\"\n[limits]\ninstances_max = 65\n";
+    let path = world.write("wrong.toml", wrong);
+    let ran = world.run(&["config", "check", text(&path)]).await.ended(2);
+    assert!(!ran.stderr.contains("hunter2"), "{ran:?}");
+    let ran = ran.complains(&[
+        "8 problems",
+        "helth: is no setting",
+        "server.listen: cannot listen on 0.0.0.0:8000",
+        "wrong.toml:3",
+        "store.url: must be",
+        "mcp.keep_alive",
+        "mcp.requests_max",
+        "stdio.starts_max",
+        "http.connect_timeout",
+        "limits.instances_max",
+    ]);
+    assert!(ran.complains(&["wrong.toml:16"]).stdout.is_empty());
+    world.run(&["serve", "--config", text(&path)]).await.ended(2);
+    let path = world.write("machina.toml", "import = [\"none.json\", \"empty.json\"]\n");
+    world.write("empty.json", "");
+    world.run(&["config", "check", text(&path)]).await.ended(2).complains(&["2 problems", "none.json", "empty.json"]);
+    world.write("none.json", &json!({"mcpServers": {"bad": {"command": 7}}}).to_string());
+    world.write("empty.json", &json!({"mcpServers": {"good": world.server(&[])}}).to_string());
+    let ran = world.run(&["config", "check", text(&path)]).await.ended(2).complains(&["mcpServers.bad.command"]);
+    ran.says(&["would be left out"]);
+    let left_out = world.run(&["config", "check", text(&path), "--json"]).await.ended(2).json();
+    assert_eq!(left_out["left_out"].as_array().map(Vec::len), Some(1), "{left_out}");
+    world.write("none.json", &json!({"mcpServers": {}}).to_string());
+    world.run(&["config", "check", text(&path)]).await.ended(0).says(&["valid."]);
+    world.run(&["config", "check", text(&path), "--config", text(&path)]).await.ended(2);
+}
+
+#[tokio::test]
+async fn an_empty_variable_names_no_file_and_localhost_is_an_address() {
+    let world = World::new();
+    let mut command = world.command(&["config", "print", "--json"]);
+    let output =
+        command.env("MACHINA_CONFIG", "").env("MACHINA_SERVER__LISTEN", "localhost:8001").output().await.unwrap();
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["server.listen"]["value"], "127.0.0.1:8001", "{printed}");
+    let path = world.write("machina.toml", "[server]\nlisten = \"127.0.0.1:8002\"\n");
+    let output = world.command(&["config", "print"]).env("MACHINA_CONFIG", path).output().await.unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("127.0.0.1:8002"), "{output:?}");
+    for wrong in ["here:1", "localhost", "localhost:x", "8000"] {
+        let ran = world.run(&["serve", "--listen", wrong, "--store", "memory:"]).await.ended(2);
+        ran.complains(&["server.listen: must be ADDRESS:PORT", "localhost:8000", "(--listen)"]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_said_twice() {
+    let world = World::new();
+    let ran = world.run(&["export", "--client", "foo", "--store", "memory:"]).await.ended(2);
+    assert!(ran.stderr.contains("'--client <HOST>': must be one of claude-code, "), "{ran:?}");
+    let ran = world.run(&["import", "-", "--store", "memory:"]).await.ended(2);
+    assert_eq!(ran.stderr, "error: import: stdin: is empty\n");
+    world.run(&["services", "--store", "memory:", "--filter", "name=x"]).await.ended(0).says(&["No service matches."]);
+}
+
+#[tokio::test]
 async fn print_says_where_each_value_comes_from() {
     let world = World::new();
     let service =

@@ -17,7 +17,7 @@ async fn import_shows_what_changes_and_a_dry_run_changes_nothing() {
     let world = World::new();
     let hosts = world.hosts("hosts.json", json!({"small": world.server(&[])}));
     world.on_store(&["import", "--dry-run", &hosts]).await.ended(0).says(&["+ small", "1 to add"]);
-    world.on_store(&["services"]).await.ended(0).says(&["No services"]);
+    world.on_store(&["services"]).await.ended(0).says(&["There are no services yet", "machina import FILE"]);
     world.on_store(&["import", &hosts]).await.ended(0).says(&["+ small"]);
     world.on_store(&["import", &hosts]).await.ended(0).says(&["= small", "0 added, 0 changed, 1 unchanged"]);
     let revision = async || world.on_store(&["service", "small", "--json"]).await.json()["revision"].clone();
@@ -194,10 +194,32 @@ async fn services_are_filtered() {
     let world = with_small().await;
     let filtered: Ran = world.on_store(&["services", "--filter", "build_type=external"]).await.ended(0);
     filtered.says(&["SERVICE", "small"]);
-    world.on_store(&["services", "--filter", "status=healthy"]).await.ended(0).says(&["No services"]);
+    world.on_store(&["services", "--filter", "status=healthy"]).await.ended(0).says(&["No service matches."]);
     world.on_store(&["services", "--filter", "colour=blue"]).await.ended(2).complains(&["colour", "build_type"]);
     world.on_store(&["services", "--filter", "blue"]).await.ended(2).complains(&["FIELD=VALUE"]);
     world.on_store(&["services", "--order", "-name", "--json"]).await.ended(0);
+}
+
+#[tokio::test]
+async fn an_operator_says_what_is_used_and_removes_what_is_not() {
+    let world = with_small().await;
+    world.on_store(&["admin", "small", "maintenance"]).await.ended(0).says(&["small: maintenance"]);
+    world.on_store(&["services"]).await.ended(0).says(&["maintenance"]);
+    let said = world.on_store(&["admin", "small", "disabled", "--json"]).await.ended(0).json();
+    assert_eq!((&said["service"], &said["admin_state"]), (&json!("small"), &json!("disabled")), "{said}");
+    world.on_store(&["call", "small", "echo", "text=x"]).await.ended(4);
+    world.on_store(&["admin", "small", "enabled"]).await.ended(0);
+    world.on_store(&["call", "small", "echo", "text=x"]).await.ended(0).says(&["x"]);
+    let service = world.on_store(&["service", "small", "--json"]).await.json();
+    let id = service["instances"][0]["id"].as_str().unwrap();
+    world.on_store(&["admin", "small", "draining", "--instance", id]).await.ended(0).says(&[id, "draining"]);
+    let service = world.on_store(&["service", "small", "--json"]).await.json();
+    assert_eq!(service["instances"][0]["admin_state"], "draining", "{service}");
+    world.on_store(&["admin", "small", "off"]).await.ended(2).complains(&["maintenance"]);
+    world.on_store(&["admin", "none", "enabled"]).await.ended(3);
+    world.on_store(&["remove", "small"]).await.ended(0).says(&["- small"]);
+    world.on_store(&["remove", "small"]).await.ended(3).complains(&["no service is named `small`"]);
+    world.on_store(&["service", "small"]).await.ended(3);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use machina_core::{AdminState, InstanceId};
 use machina_mcp::formats::Client;
 
 /// A registry for MCP servers: knows them, watches their health, and carries
@@ -23,8 +24,8 @@ pub(crate) struct Common {
     /// Write JSON for programs instead of tables for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Read the configuration from this file (TOML, or JSON if it ends in .json).
-    #[arg(long, global = true, value_name = "FILE", env = "MACHINA_CONFIG", hide_env_values = true)]
+    /// Read the configuration from this file (TOML, or JSON if it ends in .json) [env: MACHINA_CONFIG].
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Keep services and history here: `sqlite:PATH` or `memory:`.
     #[arg(long, global = true, value_name = "URL")]
@@ -74,6 +75,10 @@ pub(crate) enum Command {
     Call(Call),
     /// Show how the services are; on a store, check them now.
     Health(Health),
+    /// Say whether a service, or one instance of it, is to be used.
+    Admin(Admin),
+    /// Remove a service.
+    Remove(Remove),
     /// Say where a call would go, and why.
     Explain(Explain),
     /// Write the configuration of an MCP host.
@@ -98,6 +103,10 @@ pub(crate) struct Mcp {
     /// Serve HTTP as well, at this address.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
+    /// Which tools the host sees: `meta` for five that reach every other, `flat`
+    /// for every tool by itself [default: meta].
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<String>,
     /// Declare the MCP servers of this file at every start; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) import: Vec<PathBuf>,
@@ -182,9 +191,33 @@ pub(crate) struct Health {
     pub(crate) at: Where,
     /// Only this service, with each of its instances.
     pub(crate) name: Option<String>,
-    /// Go on, and show every change until interrupted.
+    /// Go on until interrupted: look every second, and show what is another since.
+    /// On a store, start and watch the services meanwhile.
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The service.
+    pub(crate) name: String,
+    /// enabled: in use; draining: finishes what it has, gets nothing new; disabled: not
+    /// used and not probed; maintenance: not used, probed; quarantined: not trusted.
+    #[arg(value_name = "STATE", value_parser = admin_state)]
+    pub(crate) state: AdminState,
+    /// Only this instance, by its `id`.
+    #[arg(long, value_name = "ID")]
+    pub(crate) instance: Option<InstanceId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The service.
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]
@@ -201,21 +234,35 @@ pub(crate) struct Export {
     #[command(flatten)]
     pub(crate) at: Where,
     /// The host: claude-code, claude-desktop, cursor, vscode, zed, codex, gemini, windsurf or opencode.
-    #[arg(long)]
+    #[arg(long, value_name = "HOST", value_parser = client)]
     pub(crate) client: Client,
     /// Write Machina itself as the one server, instead of every service.
     #[arg(long)]
     pub(crate) gateway: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Config {
     /// Say what is wrong with it, and where.
-    Check,
+    Check {
+        /// The configuration file; the same as --config.
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
+    },
     /// Print what is in effect, and where each value comes from.
     Print,
     /// Print its JSON Schema.
     Schema,
+}
+
+fn client(text: &str) -> Result<Client, String> {
+    let known = || Client::ALL.iter().map(|client| client.as_str()).collect::<Vec<_>>();
+    text.parse().map_err(|_| format!("must be one of {}", known().join(", ")))
+}
+
+fn admin_state(text: &str) -> Result<AdminState, String> {
+    let state = serde_json::from_value(text.into());
+    state.map_err(|_| "must be enabled, draining, disabled, maintenance or quarantined".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

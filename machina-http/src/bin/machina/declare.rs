@@ -26,7 +26,8 @@ pub(crate) fn read(app: &App, paths: &[PathBuf]) -> Result<Vec<File>> {
 }
 
 fn one(app: &App, path: &Path) -> Result<File> {
-    let wrong = |detail: String| Error::invalid_field("import", format!("{}: {detail}", path.display()));
+    let place = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
+    let wrong = |detail: String| Error::invalid_field("import", format!("{place}: {detail}"));
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map(|_| text)
@@ -34,8 +35,16 @@ fn one(app: &App, path: &Path) -> Result<File> {
         std::fs::read_to_string(path)
     };
     let text = text.map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let import = formats::import(&text, &options(app, path)).map_err(|error| wrong(error.message().to_owned()))?;
+    let import = formats::import(&text, &options(app, path)).map_err(|error| wrong(details(&error)))?;
     Ok(File { path: path.to_owned(), import })
+}
+
+/// What is wrong with a text as a whole: there is only the one field.
+fn details(error: &Error) -> String {
+    match error.context().problems.as_slice() {
+        [] => error.message().to_owned(),
+        problems => problems.iter().map(|problem| problem.detail.as_str()).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// What hosts fill in by themselves: where the file lies, and whose it is.

@@ -71,8 +71,13 @@ fn main() -> ExitCode {
 }
 
 async fn start(cli: Cli) -> ExitCode {
-    let Cli { common, command } = cli;
+    let Cli { mut common, command } = cli;
     let variables = paths::variables();
+    if let Command::Config(cli::Config::Check { file: Some(file) }) = &command {
+        common.config = Some(file.clone());
+    }
+    let named = variables.get("MACHINA_CONFIG").filter(|path| !path.is_empty());
+    common.config = common.config.or_else(|| named.map(PathBuf::from));
     let colour = variables.get("NO_COLOR").is_none_or(String::is_empty);
     let screen = Screen::new(common.json, colour);
     let output = Output::new(common.json, colour);
@@ -97,7 +102,7 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
     match command {
         Command::Serve(args) => serve::http(app, &args).await,
         Command::Mcp(args) => serve::stdio(app, &args).await,
-        Command::Config(command) => commands::config::run(app, command),
+        Command::Config(command) => commands::config::run(app, &command),
         Command::Import(args) => {
             let files = declare::read(app, &args.files)?;
             with(app, &args.at, Watch::No, async |at| commands::import::run(app, &args, files, at).await).await
@@ -122,6 +127,12 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
             let watch = if args.watch { Watch::Yes } else { Watch::No };
             with(app, &args.at, watch, async |at| commands::health::run(app, &args, at).await).await
         }
+        Command::Admin(args) => {
+            with(app, &args.at, Watch::No, async |at| commands::admin::set(app, &args, at).await).await
+        }
+        Command::Remove(args) => {
+            with(app, &args.at, Watch::No, async |at| commands::admin::remove(app, &args, at).await).await
+        }
         Command::Explain(args) => {
             with(app, &args.at, Watch::No, async |at| commands::explain::run(app, &args, at).await).await
         }
@@ -133,9 +144,9 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
 
 impl App {
     /// The configuration in effect.
-    fn settings(&self, import: &[PathBuf], listen: Option<&str>) -> Result<Effective> {
-        let store = self.cli.store.as_deref();
-        settings::load(&Flags { config: self.cli.config.as_deref(), listen, store, import }, &self.variables)
+    fn settings(&self, import: &[PathBuf], listen: Option<&str>, mode: Option<&str>) -> Result<Effective> {
+        let (config, store) = (self.cli.config.as_deref(), self.cli.store.as_deref());
+        settings::load(&Flags { config, listen, store, mode, import }, &self.variables)
     }
 
     /// Says something about a file.

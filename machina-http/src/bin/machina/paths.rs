@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use machina_core::{Error, Result};
+use machina_core::{Error, Result, Sensitive};
 
 /// The environment of this process, read once.
 pub(crate) type Variables = BTreeMap<String, String>;
@@ -54,6 +54,16 @@ pub(crate) fn store_beside(directory: &Path, url: &str) -> String {
     format!("sqlite:{}", beside(directory, Path::new(path)).display())
 }
 
+/// The address of a store as it may be shown: without whom it is opened as.
+pub(crate) fn shown_store(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) => format!("{scheme}://{}@{}", Sensitive::MASK, &rest[user.len() + 1..]),
+        None => url.to_owned(),
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
@@ -70,6 +80,15 @@ mod tests {
         assert_eq!(default_store(&xdg).unwrap(), "sqlite:/data/machina/machina.db");
         let relative = variables(&[("XDG_DATA_HOME", "data")]);
         assert!(default_store(&relative).unwrap_err().message().contains("store.url"));
+    }
+
+    #[test]
+    fn whom_a_store_is_opened_as_is_not_shown() {
+        for plain in ["memory:", "sqlite:a@b.db", "sqlite:///a@b.db", "sqlite://m.db"] {
+            assert_eq!(shown_store(plain), plain);
+        }
+        assert_eq!(shown_store("postgres://u:hunter2@h:1/d?x=@"), "postgres://********@h:1/d?x=@");
+        assert_eq!(shown_store("redis://:p@ss@h"), "redis://********@h");
     }
 
     #[test]

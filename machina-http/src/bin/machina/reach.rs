@@ -67,7 +67,7 @@ async fn reach(app: &App, at: &Where, watch: Watch) -> Result<Reached> {
     if let Some(url) = at.url.as_ref().or(named) {
         return remote(url);
     }
-    let settings = app.settings(&[], None)?.settings;
+    let settings = app.settings(&[], None, None)?.settings;
     if app.cli.store.is_none() {
         let url = format!("http://{}", settings.server.listen);
         if crate::serve::is_machina(&url).await {
@@ -75,7 +75,8 @@ async fn reach(app: &App, at: &Where, watch: Watch) -> Result<Reached> {
             return remote(&url);
         }
     }
-    let machina = open(app, &settings, watch).await?;
+    let hint = "if that is `machina serve`, ask it with --url http://ADDRESS:PORT";
+    let machina = open(app, &settings, watch).await.map_err(|error| hinted(error, hint))?;
     Ok(Reached {
         registry: Arc::new(machina.clone()),
         router: Arc::new(machina.clone()),
@@ -95,7 +96,7 @@ pub(crate) async fn open(app: &App, settings: &Settings, watch: Watch) -> Result
     };
     let environment = Environment::new(app.variables.clone());
     let connectors: Vec<Arc<dyn Connector>> = connectors(settings.client(), environment)?;
-    let backend = machina_store::open(&url).await.map_err(in_use)?;
+    let backend = machina_store::open(&url).await?;
     let builder = Machina::builder().config(settings.core()).backend(backend).connectors(connectors);
     match watch {
         Watch::Yes => builder.open().await,
@@ -103,12 +104,11 @@ pub(crate) async fn open(app: &App, settings: &Settings, watch: Watch) -> Result
     }
 }
 
-/// A store that another process holds is most often that of a server.
-fn in_use(error: Error) -> Error {
+/// `error` with what to do about it, if it is that another process holds the store.
+pub(crate) fn hinted(error: Error, hint: &str) -> Error {
     if error.kind() != ErrorKind::Unavailable {
         return error;
     }
-    let hint = "if that is `machina serve`, ask it with --url http://ADDRESS:PORT, or let a host use its /mcp address";
     Error::unavailable(format!("{}; {hint}", error.message()))
 }
 

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use machina_core::{Error, Machina, Principal, Result, Role, ServiceSpec};
-use machina_http::{Client, check_bind, router_with};
+use machina_http::{Client, router_with};
 use machina_mcp::formats::Severity;
 use machina_mcp::server::{serve_stdio, streamable_http};
 use serde_json::json;
@@ -17,7 +17,8 @@ use crate::App;
 use crate::cli;
 use crate::declare;
 use crate::exit::Ended;
-use crate::reach::{Watch, open};
+use crate::paths::shown_store;
+use crate::reach::{Watch, hinted, open};
 use crate::settings::Settings;
 use crate::settle;
 use crate::signals::Signals;
@@ -33,10 +34,11 @@ pub(crate) async fn is_machina(url: &str) -> bool {
 
 /// Serves over HTTP.
 pub(crate) async fn http(app: &App, args: &cli::Serve) -> Result<Ended> {
-    let (settings, declared) = prepared(app, args.listen.as_deref(), &args.import)?;
+    let (settings, declared) = prepared(app, args.listen.as_deref(), None, &args.import)?;
     let signals = Signals::listen(&app.tasks)?;
     let listener = bind(settings.server.listen).await?;
-    let machina = open(app, &settings, Watch::Yes).await?;
+    let hint = "if that is another `machina serve`, it serves already; or name another store with --store";
+    let machina = open(app, &settings, Watch::Yes).await.map_err(|error| hinted(error, hint))?;
     let stop = CancellationToken::new();
     let work = async {
         announce(app, &listener, &settings)?;
@@ -60,7 +62,7 @@ pub(crate) async fn http(app: &App, args: &cli::Serve) -> Result<Ended> {
 
 /// Serves a host on stdin and stdout, and over HTTP if that is wanted.
 pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
-    let (settings, declared) = prepared(app, args.listen.as_deref(), &args.import)?;
+    let (settings, declared) = prepared(app, args.listen.as_deref(), args.mode.as_deref(), &args.import)?;
     let signals = Signals::listen(&app.tasks)?;
     let listener = match args.listen {
         Some(_) => Some(bind(settings.server.listen).await?),
@@ -69,7 +71,10 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
     if let Some(listener) = &listener {
         app.screen.line(&format!("listening on http://{}", address_of(listener)?));
     }
-    let machina = open(app, &settings, Watch::Yes).await?;
+    let machina = match open(app, &settings, Watch::Yes).await {
+        Ok(machina) => machina,
+        Err(error) => return Err(hinted(error, &instead(&settings).await)),
+    };
     let stop = CancellationToken::new();
     let work = async {
         let mut serving = pin!(async {
@@ -85,7 +90,7 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
         let host = machina.scoped(Principal::new("stdio", Role::Developer).remote());
         let talk = async {
             declare_all(app, &machina, declared).await?;
-            serve_stdio(host).await
+            serve_stdio(host, settings.mcp.exposure()).await
         };
         tokio::select! {
             served = &mut serving => return served,
@@ -96,6 +101,16 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
         serving.await
     };
     to_the_end(&signals, &machina, work).await
+}
+
+/// What a host does instead of starting a second Machina on one store.
+async fn instead(settings: &Settings) -> String {
+    let url = format!("http://{}", settings.server.listen);
+    let server = if is_machina(&url).await { &*url } else { "http://ADDRESS:PORT" };
+    format!(
+        "if that is `machina serve`, have the host use it: claude mcp add --transport http machina {server}/mcp; or \
+         give this one a store of its own with --store"
+    )
 }
 
 /// Does `work` and closes the registry, whatever comes; a second signal cuts both short.
@@ -113,9 +128,13 @@ async fn to_the_end(signals: &Signals, machina: &Machina, work: impl Future<Outp
 
 /// Reads the configuration and every file that it imports, before anything is
 /// opened or started.
-fn prepared(app: &App, listen: Option<&str>, import: &[std::path::PathBuf]) -> Result<(Settings, Vec<ServiceSpec>)> {
-    let settings = app.settings(import, listen)?.settings;
-    check_bind(settings.server.listen)?;
+fn prepared(
+    app: &App,
+    listen: Option<&str>,
+    mode: Option<&str>,
+    import: &[std::path::PathBuf],
+) -> Result<(Settings, Vec<ServiceSpec>)> {
+    let settings = app.settings(import, listen, mode)?.settings;
     let files = declare::read(app, &settings.import)?;
     declare::remarks(app, &files, Severity::Warning);
     let mut specs = declare::services(app, files);
@@ -161,7 +180,8 @@ async fn over_http(
 
 fn announce(app: &App, listener: &TcpListener, settings: &Settings) -> Result<()> {
     let url = format!("http://{}", address_of(listener)?);
-    let (version, store) = (env!("CARGO_PKG_VERSION"), settings.store.url.as_deref().unwrap_or_default());
+    let store = settings.store.url.as_deref().map(shown_store).unwrap_or_default();
+    let version = env!("CARGO_PKG_VERSION");
     if app.output.is_json() {
         app.output.json_line(&json!({
             "event": "listening", "version": version, "url": url, "mcp": format!("{url}/mcp"), "store": store,

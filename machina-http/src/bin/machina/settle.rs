@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use machina_core::{
-    Endpoint, Error, Instance, InstanceHealth, InstanceView, Machina, Result, ServiceView, StartPolicy, Status,
-};
+use machina_core::{Error, InstanceHealth, Machina, Result, ServiceView, Status};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -32,13 +30,12 @@ struct Coming {
 /// Shows the services until all have settled.
 pub(crate) async fn show(app: &App, machina: &Machina) {
     let begun = Instant::now();
-    let lazy = machina.config().sessions.start == StartPolicy::Lazy;
     let mut coming: BTreeMap<String, Coming> = BTreeMap::new();
     loop {
         let view = machina.view();
         for service in view.services() {
             let name = service.service().name().to_string();
-            let settled = is_settled(service, lazy);
+            let settled = service.is_settled(machina.config().sessions.start);
             let known = coming.entry(name).or_insert_with_key(|name| Coming {
                 bar: (!settled && app.screen.is_terminal()).then(|| app.screen.spinner(name.clone())),
                 settled: false,
@@ -56,16 +53,6 @@ pub(crate) async fn show(app: &App, machina: &Machina) {
     }
     drop(coming);
     summarise(app, machina, begun).await;
-}
-
-/// Whether every instance is decided, or will not be looked at.
-fn is_settled(service: &ServiceView, lazy: bool) -> bool {
-    let probed = service.service().spec.admin_state.is_probed();
-    let rests = |instance: &Instance, seen: &InstanceView| {
-        !instance.admin_state.is_probed()
-            || (lazy && seen.definitions.is_some() && matches!(instance.endpoint, Endpoint::Stdio(_)))
-    };
-    !probed || service.instances().all(|(instance, seen)| !seen.health.state.is_undecided() || rests(instance, seen))
 }
 
 /// Why the service is as it is, in a few words.
@@ -112,7 +99,7 @@ async fn summarise(app: &App, machina: &Machina, begun: Instant) {
         }));
     }
     if services.is_empty() {
-        return app.output.line("There are no services yet. Declare some: machina import FILE");
+        return app.output.line("There are no services yet. Declare some at the start: machina serve --import FILE");
     }
     if app.output.is_terminal() {
         table(app, &services);

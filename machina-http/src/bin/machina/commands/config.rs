@@ -1,25 +1,58 @@
 //! `config check`, `config print` and `config schema`.
 
-use machina_core::Result;
+use machina_core::{Error, Result};
+use machina_mcp::formats::Severity;
 use serde_json::{Map, Value, json};
 
 use crate::App;
 use crate::cli;
+use crate::declare;
 use crate::exit::Ended;
 use crate::settings::{Effective, schema};
 
-pub(crate) fn run(app: &App, command: cli::Config) -> Result<Ended> {
-    if command == cli::Config::Schema {
-        app.output.json(&schema());
-        return Ok(Ended::Well);
+pub(crate) fn run(app: &App, command: &cli::Config) -> Result<Ended> {
+    match command {
+        cli::Config::Schema => app.output.json(&schema()),
+        cli::Config::Check { .. } => return check(app),
+        cli::Config::Print => {
+            let effective = app.settings(&[], None, None)?;
+            if app.output.is_json() {
+                app.output.json(&document(&effective));
+            } else {
+                app.output.text(&text(&effective));
+            }
+        }
     }
-    let effective = app.settings(&[], None)?;
-    match (command, app.output.is_json()) {
-        (cli::Config::Print, true) => app.output.json(&document(&effective)),
-        (cli::Config::Print, false) => app.output.text(&text(&effective)),
-        (_, true) => app.output.json(&json!({"problems": []})),
-        (_, false) => app.output.line("The configuration is valid."),
+    Ok(Ended::Well)
+}
+
+/// Looks at everything that `serve` looks at before it opens anything: the
+/// settings, and every file that they import.
+fn check(app: &App) -> Result<Ended> {
+    let effective = app.settings(&[], None, None)?;
+    let paths = &effective.settings.import;
+    let read = paths.iter().map(|path| declare::read(app, std::slice::from_ref(path)));
+    let (mut files, mut problems) = (Vec::new(), Vec::new());
+    for outcome in read {
+        match outcome {
+            Ok(found) => files.extend(found),
+            Err(error) => problems.extend(error.context().problems.iter().cloned()),
+        }
     }
+    if !problems.is_empty() {
+        return Err(Error::invalid_fields(problems));
+    }
+    if app.output.is_json() {
+        let errors = files.iter().flat_map(|file| file.import.errors().map(move |note| (&file.path, note)));
+        let errors: Vec<_> = errors.map(|(path, note)| json!({"path": path, "note": note})).collect();
+        app.output.json(&json!({"problems": [], "left_out": errors}));
+        return Ok(if errors.is_empty() { Ended::Well } else { Ended::Partly });
+    }
+    if declare::remarks(app, &files, Severity::Warning) {
+        app.output.line("The configuration is valid, except for entries that would be left out.");
+        return Ok(Ended::Partly);
+    }
+    app.output.line("The configuration is valid.");
     Ok(Ended::Well)
 }
 

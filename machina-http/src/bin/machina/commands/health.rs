@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use machina_core::{Machina, Query, Result, ServiceReport, Status, Timestamp};
+use machina_core::{ErrorKind, Machina, Query, Result, ServiceReport, Status, Timestamp};
 use serde_json::json;
 
 use super::services::{instances, milliseconds, sentence};
@@ -109,27 +109,64 @@ fn ago(since: Timestamp) -> String {
     }
 }
 
-/// Shows what is, and then every change, until interrupted.
+/// What a service was when it was last looked at.
+type Known = BTreeMap<String, (Status, String)>;
+
+/// Shows what is, and then what is another at each look, until interrupted. A
+/// server that does not answer is asked again, and that is said once.
 async fn watch(app: &App, args: &cli::Health, reached: &Reached) -> Result<Ended> {
     let query = Query { name: args.name.clone(), ..Query::default() };
-    let mut known: BTreeMap<String, (Status, String)> = BTreeMap::new();
     if let Some(name) = &args.name {
         reached.registry.get(name).await?;
     }
+    let mut known = compared(app, &Known::new(), &reached.services(&query).await?);
+    let mut silent = false;
     while !app.output.is_closed() {
-        let services = reached.services(&query).await?;
-        let mut seen = BTreeMap::new();
-        for service in &services {
-            let now = (service.status, service.health.reason.message.clone());
-            if known.get(service.name()) != Some(&now) {
-                changed(app, service);
-            }
-            seen.insert(service.name().to_owned(), now);
-        }
-        known = seen;
         tokio::time::sleep(LOOK_EVERY).await;
+        match reached.services(&query).await {
+            Ok(services) => {
+                if std::mem::take(&mut silent) {
+                    app.screen.line("it answers again");
+                }
+                known = compared(app, &known, &services);
+            }
+            Err(error) if reached.local.is_none() && is_passing(error.kind()) => {
+                if !std::mem::replace(&mut silent, true) {
+                    app.complain(format_args!("{}; asking on", error.message()));
+                }
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(Ended::Well)
+}
+
+/// Whether a server that fails so may answer the next time.
+fn is_passing(kind: ErrorKind) -> bool {
+    use ErrorKind::{Lost, Overloaded, Timeout, Unavailable, Unreachable};
+    matches!(kind, Unreachable | Lost | Timeout | Unavailable | Overloaded)
+}
+
+/// Shows what is another than it was `known` to be, and returns what is.
+fn compared(app: &App, known: &Known, services: &[ServiceReport]) -> Known {
+    let mut seen = Known::new();
+    for service in services {
+        let now = (service.status, service.health.reason.message.clone());
+        if known.get(service.name()) != Some(&now) {
+            changed(app, service);
+        }
+        seen.insert(service.name().to_owned(), now);
+    }
+    known.keys().filter(|name| !seen.contains_key(*name)).for_each(|name| removed(app, name));
+    seen
+}
+
+fn removed(app: &App, name: &str) {
+    let at = machina_core::now();
+    if app.output.is_json() {
+        return app.output.json_line(&json!({"at": at, "service": name, "removed": true}));
+    }
+    app.output.line(format!("{}  {:<10}  {name}", at.strftime("%H:%M:%SZ"), "removed"));
 }
 
 fn changed(app: &App, service: &ServiceReport) {

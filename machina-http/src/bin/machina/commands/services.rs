@@ -16,7 +16,12 @@ pub(crate) async fn list(app: &App, args: &cli::Services, reached: &Reached) -> 
         return Ok(Ended::Well);
     }
     if services.is_empty() {
-        app.output.line("No services. Declare some: machina import FILE");
+        app.output.line(match (args.filter.is_empty(), &reached.url) {
+            (false, _) => "No service matches.",
+            (true, None) => "There are no services yet. Declare some: machina import FILE",
+            // A server takes no commands from outside.
+            (true, Some(_)) => "There are no services yet. Declare some at the start: machina serve --import FILE",
+        });
         return Ok(Ended::Well);
     }
     let mut columns = app.output.columns(&["SERVICE", "STATUS", "#TOOLS", "#MS", "DETAIL"]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use machina_core::{Error, Problem, Result};
+use machina_core::Problem;
 use serde_json::{Map, Value};
 
 use super::keys::{self, Key};
@@ -74,23 +74,16 @@ impl Layers {
         self.set.get(path).map_or(&Source::Default, |(_, source)| source)
     }
 
-    /// Checks every value by itself, so that each wrong one is named.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Checks every value by itself, so that each wrong one is named; takes out
+    /// those that are, so that the others can be looked at together.
+    pub(super) fn take_wrong(&mut self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.unknown.iter().map(|(path, source)| unknown(path, source)).collect();
-        for (path, (value, source)) in &self.set {
-            if path == "services" {
-                let found = problems_of_services(value).into_iter();
-                problems.extend(found.map(|p| Problem { detail: at_place(&p.detail, source), ..p }));
-                continue;
-            }
-            let mut tree = Value::default();
-            put(&mut tree, path, value.clone());
-            if let (Err(error), Some(key)) = (serde_json::from_value::<Settings>(tree), keys::find(path)) {
-                let detail = format!("{error}; {}", key.expected());
-                problems.push(Problem { field: path.clone(), detail: at_place(&detail, source) });
-            }
-        }
-        if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
+        self.set.retain(|path, (value, source)| {
+            let wrong = wrong(path, value, source);
+            problems.extend_from_slice(&wrong);
+            wrong.is_empty()
+        });
+        problems
     }
 
     /// The settings as a whole.
@@ -102,20 +95,33 @@ impl Layers {
         serde_json::from_value(if tree.is_null() { Map::new().into() } else { tree })
     }
 
-    /// `error` with the place of every wrong field.
-    pub(super) fn placed(&self, error: &Error) -> Error {
-        let problems = error.context().problems.iter();
-        let placed = problems.map(|p| Problem {
-            detail: at_place(&p.detail, self.source(p.field.split('[').next().unwrap_or(&p.field))),
-            ..p.clone()
-        });
-        Error::invalid_fields(placed.collect())
+    /// `problem` with the place of its field.
+    pub(super) fn placed(&self, problem: Problem) -> Problem {
+        let source = self.source(problem.field.split('[').next().unwrap_or_default());
+        Problem { detail: at_place(&problem.detail, source), ..problem }
     }
 }
 
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.set.iter().map(|(path, (_, source))| (path, source))).finish()
+    }
+}
+
+/// What is wrong with one value by itself.
+fn wrong(path: &str, value: &Value, source: &Source) -> Vec<Problem> {
+    if path == "services" {
+        let found = problems_of_services(value).into_iter();
+        return found.map(|p| Problem { detail: at_place(&p.detail, source), ..p }).collect();
+    }
+    let mut tree = Value::default();
+    put(&mut tree, path, value.clone());
+    match (serde_json::from_value::<Settings>(tree), keys::find(path)) {
+        (Err(error), Some(key)) => {
+            let detail = format!("{error}; {}", key.expected());
+            vec![Problem { field: path.to_owned(), detail: at_place(&detail, source) }]
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ use machina_core::{
     AccessConfig, Config, Error, HealthConfig, JournalConfig, LimitsConfig, Problem, Result, RoutingConfig,
     ServiceSpec, SessionsConfig,
 };
-use machina_http::ServerConfig;
+use machina_http::{ServerConfig, check_bind};
 use machina_mcp::client::{ClientConfig, HttpConfig, StdioConfig};
 use machina_mcp::server::HttpServerConfig;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,7 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServerSettings {
+    #[serde(deserialize_with = "address")]
     pub(crate) listen: SocketAddr,
     allowed_hosts: Vec<String>,
     body_max: usize,
@@ -82,6 +83,7 @@ pub(crate) struct Flags<'a> {
     pub(crate) config: Option<&'a Path>,
     pub(crate) listen: Option<&'a str>,
     pub(crate) store: Option<&'a str>,
+    pub(crate) mode: Option<&'a str>,
     pub(crate) import: &'a [PathBuf],
 }
 
@@ -118,15 +120,32 @@ impl Settings {
         config
     }
 
-    /// Checks every value that its type alone does not guarantee.
-    fn validate(&self) -> Result<()> {
-        let server = self.http_server().validate().map_err(|error| {
-            let problems = error.context().problems.iter();
-            problems.map(|p| Problem { field: format!("server.{}", p.field), ..p.clone() }).collect::<Vec<_>>()
+    /// What is wrong that the types alone do not say.
+    fn problems(&self) -> Vec<Problem> {
+        let listen = check_bind(self.server.listen).map_err(|error| Error::invalid_field("listen", error.message()));
+        let store = self.store.url.as_deref().map_or(Ok(()), machina_store::check_address);
+        let store = store.map_err(|error| match error.context().problems.first() {
+            Some(problem) => Error::invalid_field("url", &*problem.detail),
+            None => Error::invalid_field("url", error.message()),
         });
-        let core = self.core().validate().map_err(|error| error.context().problems.clone());
-        let problems: Vec<_> = [server, core].into_iter().filter_map(Result::err).flatten().collect();
-        if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
+        let parts = [
+            ("server.", listen),
+            ("server.", self.http_server().validate()),
+            ("mcp.", self.mcp.validate()),
+            ("store.", store),
+            ("", self.core().validate()),
+            ("", self.client().validate()),
+        ];
+        let problems = parts.into_iter().filter_map(|(section, checked)| Some((section, checked.err()?)));
+        let prefixed = |section: &str, problem: &Problem| Problem {
+            field: format!("{section}{}", problem.field),
+            ..problem.clone()
+        };
+        problems
+            .flat_map(|(section, error)| {
+                error.context().problems.iter().map(|problem| prefixed(section, problem)).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// The part of the connectors.
@@ -152,15 +171,21 @@ pub(crate) fn load(flags: &Flags<'_>, variables: &Variables) -> Result<Effective
     if let Some(store) = flags.store {
         layers.set("store.url", store.into(), Source::Flag("--store"));
     }
+    if let Some(mode) = flags.mode {
+        layers.set("mcp.mode", mode.into(), Source::Flag("--mode"));
+    }
     if !flags.import.is_empty() {
         let files = layers.value("import").as_array().cloned().unwrap_or_default().into_iter();
         let more = flags.import.iter().map(|path| Value::from(path.to_string_lossy()));
         layers.set("import", files.chain(more).collect(), Source::Flag("--import"));
     }
-    layers.check()?;
+    let mut problems = layers.take_wrong();
     let mut settings: Settings =
         layers.settings().map_err(|error| Error::internal(format!("the checked settings cannot be read: {error}")))?;
-    settings.validate().map_err(|error| layers.placed(&error))?;
+    problems.extend(settings.problems().into_iter().map(|problem| layers.placed(problem)));
+    if !problems.is_empty() {
+        return Err(Error::invalid_fields(problems));
+    }
     if settings.store.url.is_none() {
         settings.store.url = paths::default_store(variables).ok();
     }
@@ -173,11 +198,23 @@ impl Effective {
     pub(crate) fn entries(&self) -> Vec<(String, Value, String)> {
         let tree = serde_json::to_value(&self.settings).unwrap_or_default();
         let entry = |key: &keys::Key| {
-            let value = layers::at(&tree, key.path).cloned().unwrap_or_default();
+            let mut value = layers::at(&tree, key.path).cloned().unwrap_or_default();
+            if let ("store.url", Value::String(url)) = (key.path, &mut value) {
+                *url = paths::shown_store(url);
+            }
             (key.path.to_owned(), value, self.layers.source(key.path).to_string())
         };
         keys::KEYS.iter().map(entry).collect()
     }
+}
+
+/// Reads an address and port; the name `localhost` is an address of this machine.
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    address.as_deref().unwrap_or(&text).parse().map_err(|_| {
+        serde::de::Error::custom("must be ADDRESS:PORT, such as 127.0.0.1:8000, [::1]:8000 or localhost:8000")
+    })
 }
 
 /// Reads each service as the API does, so that `enabled` and the like mean the same.

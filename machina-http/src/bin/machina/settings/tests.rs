@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use machina_core::ErrorKind;
+use machina_mcp::server::{ToolMode, ToolPrefix};
 
 use super::*;
 
@@ -156,4 +157,16 @@ fn the_schema_lists_every_key() {
         let pointer = format!("/properties/{}", key.path.replace('.', "/properties/"));
         assert_eq!(schema.pointer(&pointer).unwrap()["description"], key.doc, "{}", key.path);
     }
+}
+
+#[test]
+fn the_flag_of_the_mode_wins_and_a_wrong_one_says_what_there_is() {
+    let environment = variables(&[("MACHINA_MCP__MODE", "meta"), ("MACHINA_MCP__PREFIX", "on_collision")]);
+    let flat = Flags { mode: Some("flat"), ..Flags::default() };
+    let exposure = load(&flat, &environment).unwrap().settings.mcp.exposure();
+    assert_eq!((exposure.mode, exposure.prefix), (ToolMode::Flat, ToolPrefix::OnCollision));
+    let error = load(&Flags { mode: Some("none"), ..Flags::default() }, &environment).unwrap_err();
+    let problem = &error.context().problems[0];
+    assert!(problem.field == "mcp.mode" && problem.detail.contains("one of meta, flat"), "{problem:?}");
+    assert!(problem.detail.ends_with("(--mode)"), "{problem:?}");
 }

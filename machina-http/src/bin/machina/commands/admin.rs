@@ -1,0 +1,40 @@
+//! `admin` and `remove`: what an operator says about a service.
+
+use machina_core::{Mutation, Result, Revision, ServiceName};
+use serde_json::json;
+
+use crate::App;
+use crate::cli;
+use crate::exit::Ended;
+use crate::reach::Reached;
+
+pub(crate) async fn set(app: &App, args: &cli::Admin, reached: &Reached) -> Result<Ended> {
+    let (name, state) = (ServiceName::new(&args.name)?, args.state);
+    let mutation = Mutation::SetAdminState { name, instance: args.instance, admin_state: state };
+    let revision = apply(reached, mutation).await?;
+    if app.output.is_json() {
+        let said = json!({"service": args.name, "instance": args.instance, "admin_state": state, "revision": revision});
+        app.output.json(&said);
+        return Ok(Ended::Well);
+    }
+    match args.instance {
+        Some(instance) => app.output.line(format!("{} {instance}: {}", args.name, state.as_str())),
+        None => app.output.line(format!("{}: {}", args.name, state.as_str())),
+    }
+    Ok(Ended::Well)
+}
+
+pub(crate) async fn remove(app: &App, args: &cli::Remove, reached: &Reached) -> Result<Ended> {
+    let mutation = Mutation::Deregister { name: ServiceName::new(&args.name)?, expected: None };
+    let revision = apply(reached, mutation).await?;
+    if app.output.is_json() {
+        app.output.json(&json!({"service": args.name, "removed": true, "revision": revision}));
+    } else {
+        app.output.line(format!("- {}", args.name));
+    }
+    Ok(Ended::Well)
+}
+
+async fn apply(reached: &Reached, mutation: Mutation) -> Result<Revision> {
+    Ok(reached.registry.apply(vec![mutation]).await?.revision)
+}

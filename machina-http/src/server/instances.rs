@@ -1,0 +1,100 @@
+//! `/services/{service}/instances`: to list, read, add, change and remove the
+//! places where a service runs.
+
+use axum::extract::OriginalUri;
+use axum::response::{IntoResponse, Response};
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use machina_core::{Error, InstanceId, Registry, Scoped, ServiceReport};
+use serde_json::{Value, json};
+
+use super::extract::{Caller, InPath, Json, MergePatch, Parameters, expected_revision};
+use super::failure::{Failure, Part};
+use super::services::{REVISION, changed, header_value, tagged};
+
+pub(super) async fn list(
+    Caller(caller): Caller,
+    InPath(service): InPath<String>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    parameters.none()?;
+    let report = caller.get(&service).await?;
+    tagged(&headers, report.revision, report.revision, &json!({"items": report.declared["instances"]}))
+}
+
+pub(super) async fn get(
+    Caller(caller): Caller,
+    InPath((service, id)): InPath<(String, String)>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    parameters.none()?;
+    let (id, report) = (instance(&caller, &service, &id)?, caller.get(&service).await?);
+    tagged(&headers, report.revision, report.revision, one(&report, id)?)
+}
+
+pub(super) async fn create(
+    Caller(caller): Caller,
+    InPath(service): InPath<String>,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+    headers: HeaderMap,
+    body: Json,
+) -> Result<Response, Failure> {
+    parameters.none()?;
+    let expected = expected_revision(&headers)?;
+    let added = caller.add_instance(&service, &body.0, expected).await;
+    let (applied, id) = added.map_err(Failure::of(Part::of_body(expected)))?;
+    let mut response = changed(&applied, |report| one(report, id))?;
+    *response.status_mut() = StatusCode::CREATED;
+    let location = header_value(&format!("{}/{id}", uri.path().trim_end_matches('/')))?;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+pub(super) async fn patch(
+    Caller(caller): Caller,
+    InPath((service, id)): InPath<(String, String)>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    body: MergePatch,
+) -> Result<Response, Failure> {
+    parameters.none()?;
+    let (id, expected) = (instance(&caller, &service, &id)?, expected_revision(&headers)?);
+    let patched = caller.patch_instance(&service, id, &body.0, expected).await;
+    let (applied, id) = patched.map_err(Failure::of(Part::of_body(expected)))?;
+    changed(&applied, |report| one(report, id))
+}
+
+pub(super) async fn delete(
+    Caller(caller): Caller,
+    InPath((service, id)): InPath<(String, String)>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    parameters.none()?;
+    let (id, expected) = (instance(&caller, &service, &id)?, expected_revision(&headers)?);
+    let part = if expected.is_some() { Part::Revision } else { Part::Request };
+    let gone = caller.remove_instance(&service, id, expected).await.map_err(Failure::of(part))?;
+    Ok((StatusCode::NO_CONTENT, [(REVISION, HeaderValue::from(gone.revision.0))]).into_response())
+}
+
+/// The instance that a path names. What is no identity names nothing.
+fn instance(caller: &Scoped, service: &str, id: &str) -> Result<InstanceId, Failure> {
+    let view = caller.service(service)?;
+    let known = id.parse().ok().filter(|id| view.instance(*id).is_some());
+    known.ok_or_else(|| {
+        let name = view.service().name();
+        Error::not_found(format!("`{name}` has no instance `{}`", id.escape_debug()))
+            .with(|context| context.service = Some(name.to_string()))
+            .into()
+    })
+}
+
+fn one(report: &ServiceReport, id: InstanceId) -> Result<&Value, Failure> {
+    let id = id.to_string();
+    let mut instances = report.declared["instances"].as_array().into_iter().flatten();
+    let found = instances.find(|instance| instance["id"].as_str() == Some(&id));
+    found.ok_or_else(|| Error::not_found(format!("the instance {id} was removed meanwhile")).into())
+}
