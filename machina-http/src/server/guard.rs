@@ -24,6 +24,13 @@ pub(super) async fn known_hosts_only(State(app): State<App>, request: Request, n
 }
 
 fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), Failure> {
+    // Of two, a proxy may have read the other one (RFC 9112, section 3.2).
+    for name in [HOST, ORIGIN] {
+        if headers.get_all(&name).iter().count() > 1 {
+            let field = name.as_str().to_owned();
+            return Err(Failure::of(Part::Headers)(Error::invalid_field(field, "must be given once")));
+        }
+    }
     let authority = match (uri.authority(), headers.get(HOST)) {
         (Some(authority), _) => Some(authority.clone()),
         (None, Some(host)) => Authority::try_from(host.as_bytes()).ok(),
@@ -103,6 +110,17 @@ mod tests {
             ["http://evil.example", "null", "http://localhost.evil.example", "file://", "chrome-extension://localhost"];
         for origin in origins {
             assert!(verdict(Some("localhost"), Some(origin)).is_err(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn two_hosts_or_two_origins_are_refused() {
+        for name in [HOST, ORIGIN] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("localhost"));
+            headers.append(&name, HeaderValue::from_static("http://localhost"));
+            headers.append(&name, HeaderValue::from_static("evil.example"));
+            assert!(check(&Uri::from_static("/x"), &headers, &[]).is_err(), "{name}");
         }
     }
 
