@@ -43,23 +43,26 @@ pub(crate) struct SessionProber {
 #[async_trait]
 impl Prober for SessionProber {
     async fn probe(&self, target: &Target, timeout: Duration) -> Observation {
-        let error = match self.attempt(target, timeout, true).await {
-            Ok(took) => return Observation::pass(took),
-            Err(error) => error,
-        };
-        let (first, refused) = (Observation::of_failed_probe(&error), was_refused(&error));
         let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
-        if stdio || first.outcome != (ProbeOutcome::Fail { hard: false }) {
-            return first;
-        }
-        tokio::time::sleep(CONFIRM_AFTER).await;
-        match self.attempt(target, timeout, false).await {
-            Ok(took) => Observation::pass(took),
-            // Refused twice: no one listens there.
-            Err(error) if refused && was_refused(&error) => {
-                Observation::of_failed_probe(&error.with(|context| context.hard = true))
+        let (mut attempts, mut refusals) = (0, 0);
+        loop {
+            attempts += 1;
+            let error = match self.attempt(target, timeout, attempts == 1).await {
+                Ok(took) => return Observation::pass(took),
+                Err(error) => error,
+            };
+            let seen = Observation::of_failed_probe(&error);
+            let refused = was_refused(&error);
+            refusals += u32::from(refused);
+            if refusals == 2 {
+                // Refused twice: no one listens there.
+                return Observation::of_failed_probe(&error.with(|context| context.hard = true));
             }
-            Err(error) => Observation::of_failed_probe(&error),
+            let confirmed = attempts > 1 && !refused;
+            if stdio || confirmed || seen.outcome != (ProbeOutcome::Fail { hard: false }) {
+                return seen;
+            }
+            tokio::time::sleep(CONFIRM_AFTER).await;
         }
     }
 }
