@@ -104,6 +104,8 @@ pub struct CallContext {
     pub cancelled: CancellationToken,
     /// Who is told about progress.
     pub progress: Option<ProgressSink>,
+    /// What is added to the `_meta` of the request.
+    pub meta: Map<String, Value>,
 }
 
 impl CallContext {
@@ -115,6 +117,7 @@ impl CallContext {
             idle_timeout: None,
             cancelled: CancellationToken::new(),
             progress: None,
+            meta: Map::new(),
         }
     }
 }

@@ -73,7 +73,7 @@ pub use query::{Order, Page, Query};
 pub use report::{HealthReport, InstanceHealth, Overview, ServiceHealth, ServiceReport, ToolReport};
 pub use route::{
     Attempt, Balancer, CallKey, CallOptions, CallReport, Candidacy, Candidate, Decision, Explanation, Failure,
-    PeakEwma, RoundRobin, Standing, decide,
+    PeakEwma, RoundRobin, Standing, UpstreamRequest, decide,
 };
 pub use store::{
     Backend, Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition,

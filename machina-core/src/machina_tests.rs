@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Map, json};
 use tokio::time::Instant;
 
 use super::*;
+use crate::access::{Principal, Role};
 use crate::error::{ErrorKind, Outcome};
 use crate::event::{EventKind, Next};
 use crate::health::{HealthState, Status};
 use crate::model::Instance;
+use crate::route::UpstreamRequest;
 use crate::store::{EntryKind, What};
 use crate::testing::registry_suite::{Subject, call, service, settle};
 use crate::testing::{Behaviour, SimConnector, add_tool, echo_tool};
@@ -346,4 +348,37 @@ async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Out
     })
     .await;
     pending.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+fn read(uri: &str) -> UpstreamRequest {
+    UpstreamRequest { method: "resources/read".into(), params: Map::from_iter([("uri".into(), json!(uri))]) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_service_publishes_besides_tools_is_read_wherever_it_can_be() {
+    let subject = open().await;
+    let instances = two(&subject, false).await;
+    subject.sim.set(&instances[0], Behaviour::LoseAnswers);
+    let trace = Map::from_iter([("traceparent".into(), json!("00-1-2-01"))]);
+    let options = CallOptions { meta: trace, ..CallOptions::default() };
+    let reader = subject.registry.scoped(Principal::new("dev", Role::Developer));
+    for _ in 0..20 {
+        let read = reader.request("a", &read("file:///x"), &options).await.unwrap();
+        assert_eq!((&read["params"]["uri"], &read["meta"]["traceparent"]), (&json!("file:///x"), &json!("00-1-2-01")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_reading_is_passed_on_and_only_for_those_who_may_call() {
+    let subject = open().await;
+    two(&subject, false).await;
+    let options = CallOptions::default();
+    let other = UpstreamRequest { method: "tools/call".into(), params: Map::new() };
+    let refused = subject.registry.system().request("a", &other, &options).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let viewer = subject.registry.scoped(Principal::new("bob", Role::Viewer));
+    let refused = viewer.request("a", &read("file:///x"), &options).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Forbidden);
+    let missing = subject.registry.system().request("b", &read("file:///x"), &options).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
 }

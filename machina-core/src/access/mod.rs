@@ -3,6 +3,7 @@
 mod commands;
 mod edit;
 mod principal;
+mod requests;
 mod scoped;
 
 pub use principal::{Principal, Role};

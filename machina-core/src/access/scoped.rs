@@ -7,16 +7,14 @@ use async_trait::async_trait;
 
 use super::commands::refuse_new_commands;
 use super::principal::{Principal, Role};
-use crate::clock;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::event::{EventCursor, EventStream};
-use crate::machina::{Applied, Registry, Router, ToolPage, ToolQuery};
-use crate::model::{Revision, ServiceName, ToolCall};
+use crate::machina::{Applied, Registry, ToolPage, ToolQuery};
+use crate::model::{Revision, ServiceName};
 use crate::query::{Page, Query};
 use crate::report::{Overview, ServiceHealth, ServiceReport, ToolReport};
-use crate::route::{CallKey, CallOptions, CallReport, Explanation, Route, call, explain};
-use crate::store::{Entry, JournalPage, JournalQuery, What};
+use crate::store::{JournalPage, JournalQuery};
 use crate::view::ServiceView;
 use crate::write::{Mutation, no_service, plan};
 
@@ -176,42 +174,6 @@ impl Scoped {
             _ => Ok(()),
         }
     }
-
-    /// The service and tool of a call, as far as the principal may see them.
-    fn routed(&self, service: &str, tool: Option<&str>) -> Result<Arc<ServiceView>> {
-        let view = self.service(service)?;
-        match tool {
-            Some(tool) if view.has_definitions() && view.tool(tool).is_none() => Err(no_tool(&view, tool)),
-            _ => Ok(view),
-        }
-    }
-
-    fn key(ordinal: u64) -> CallKey {
-        // A cheap scramble (splitmix64): the balancer needs no more than spread.
-        let mut random = ordinal.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        random ^= random >> 27;
-        CallKey { ordinal, random }
-    }
-
-    fn record_call(&self, call: &ToolCall, started: tokio::time::Instant, outcome: &Result<CallReport>) {
-        let (attempts, success, error) = match outcome {
-            Ok(report) => (report.attempts.len(), !report.result.is_error(), None),
-            Err(error) => (error.context().attempts.unwrap_or(0) as usize, false, Some(error.kind().to_string())),
-        };
-        self.core.recorder.record(Entry {
-            at: clock::now(),
-            service: Some(call.service.clone()),
-            instance: outcome.as_ref().ok().map(|report| report.instance),
-            what: What::Call {
-                tool: call.tool.to_string(),
-                principal: self.principal.id.clone(),
-                duration_ms: started.elapsed().as_secs_f64() * 1000.0,
-                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-                success,
-                error,
-            },
-        });
-    }
 }
 
 #[async_trait]
@@ -291,39 +253,12 @@ const ENTRIES_MAX: u32 = 1000;
 /// How many tools one search returns at most.
 const FOUND_MAX: usize = 100;
 
-#[async_trait]
-impl Router for Scoped {
-    async fn explain(&self, service: &str, tool: Option<&str>) -> Result<Explanation> {
-        let view = self.routed(service, tool)?;
-        Ok(explain(&view, tool, Self::key(view.routed_calls()), &self.core.config.routing))
-    }
-
-    async fn call(&self, request: &ToolCall, options: &CallOptions) -> Result<CallReport> {
-        self.principal.require(Role::Developer, "call tools")?;
-        options.validate()?;
-        let view = self.routed(request.service.as_str(), Some(request.tool.as_str()))?;
-        let started = tokio::time::Instant::now();
-        let core = &self.core;
-        let observe = |instance, observation| core.observe_call(&view, instance, observation);
-        let route = Route {
-            view: &view,
-            sessions: &core.sessions,
-            config: &core.config,
-            key: Self::key(view.next_call()),
-            observe: &observe,
-        };
-        let outcome = call(&route, request, options).await;
-        self.record_call(request, started, &outcome);
-        outcome.inspect_err(|error| core.doubt_definitions(&view, error))
-    }
-}
-
 fn missing(name: &str) -> Error {
     Error::not_found(format!("no service is named `{}`", name.escape_debug()))
         .with(|context| context.service = Some(name.to_owned()))
 }
 
-fn no_tool(view: &ServiceView, tool: &str) -> Error {
+pub(super) fn no_tool(view: &ServiceView, tool: &str) -> Error {
     let name = view.service().name();
     let wanted = tool.to_lowercase();
     let near: Vec<&str> = view

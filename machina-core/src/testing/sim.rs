@@ -229,6 +229,21 @@ impl SimSession {
         }
     }
 
+    /// What comes of `execution`, unless its caller has enough of waiting.
+    async fn within(
+        &self,
+        execution: impl Future<Output = Result<ToolResult>> + Send,
+        context: &CallContext,
+    ) -> Result<ToolResult> {
+        let given_up = tokio::select! {
+            outcome = self.answer(execution) => return outcome,
+            () = context.cancelled.cancelled() => "the caller cancelled the call",
+            () = tokio::time::sleep_until(context.deadline) => "no answer before the deadline",
+        };
+        self.sims.with(&self.instance, |sim| sim.cancellations += 1);
+        Err(Error::timeout(given_up).at(Phase::MaybeExecuted))
+    }
+
     async fn execute(&self, tool: &str, arguments: &Map<String, Value>, context: &CallContext) -> Result<ToolResult> {
         let (behaviour, latency) = self.sims.with(&self.instance, |sim| (sim.behaviour, sim.latency));
         match behaviour {
@@ -303,22 +318,14 @@ impl Session for SimSession {
     }
 
     async fn call(&self, tool: &str, arguments: &Map<String, Value>, context: &CallContext) -> Result<ToolResult> {
-        let execution = self.answer(self.execute(tool, arguments, context));
-        tokio::select! {
-            outcome = execution => outcome,
-            () = context.cancelled.cancelled() => {
-                self.sims.with(&self.instance, |sim| sim.cancellations += 1);
-                Err(Error::timeout("the caller cancelled the call").at(Phase::MaybeExecuted))
-            }
-            () = tokio::time::sleep_until(context.deadline) => {
-                self.sims.with(&self.instance, |sim| sim.cancellations += 1);
-                Err(Error::timeout("no answer before the deadline").at(Phase::MaybeExecuted))
-            }
-        }
+        self.within(self.execute(tool, arguments, context), context).await
     }
 
-    async fn request(&self, method: &str, _: Value, _: &CallContext) -> Result<Value> {
-        Err(Error::rejected(format!("method not found: {method}")).at(Phase::Answered))
+    /// Answers with the method and the parameters.
+    async fn request(&self, method: &str, params: Value, context: &CallContext) -> Result<Value> {
+        let nothing = Map::new();
+        self.within(self.execute(method, &nothing, context), context).await?;
+        Ok(json!({"method": method, "params": params, "meta": context.meta}))
     }
 
     async fn probe(&self, timeout: Duration) -> Result<()> {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::definitions::{Lister, list_all};
 use super::events::Events;
 use super::handshake::Greeting;
-use super::link::{Link, Misses, Request, Stage, shown, too_late, unanswered};
+use super::link::{Link, Misses, Request, Stage, meta_of, shown, too_late, unanswered};
 use super::param_headers::{self, ParamHeader};
 use super::wire::{HEADER_MISMATCH, METHOD_NOT_FOUND, Object};
 
@@ -50,10 +50,13 @@ impl McpSession {
     async fn send(
         &self,
         method: &str,
-        params: Object,
+        mut params: Object,
         context: &CallContext,
         hints: Vec<(String, String)>,
     ) -> Result<Value> {
+        if !context.meta.is_empty() {
+            meta_of(&mut params).extend(context.meta.clone());
+        }
         let stage = Arc::<Stage>::default();
         let active = watch::Sender::new(Instant::now());
         let mut furthest = f64::NEG_INFINITY;

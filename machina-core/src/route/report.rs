@@ -1,0 +1,112 @@
+//! What is told of a call that was answered: the answer, and how it was come by.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::model::{InstanceId, ToolResult};
+
+/// One attempt of a call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The instance.
+    pub instance: InstanceId,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
+    /// How it failed; `None` when it answered.
+    pub error: Option<ErrorKind>,
+    /// How far it had come when it failed.
+    pub phase: Option<Phase>,
+}
+
+/// An answer, and how it was come by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallReport {
+    /// What the tool answered.
+    pub result: ToolResult,
+    /// The instance that answered.
+    pub instance: InstanceId,
+    /// Every attempt, the last one successful.
+    pub attempts: Vec<Attempt>,
+    /// How long it took in all, in milliseconds.
+    pub duration_ms: f64,
+}
+
+impl CallReport {
+    /// The key in `_meta` under which [`CallReport::annotated`] says how the
+    /// answer was come by.
+    pub const META_KEY: &'static str = "dev.machina/call";
+
+    /// The result with `_meta` saying the instance, the number of attempts, the
+    /// duration, and each attempt.
+    #[must_use]
+    pub fn annotated(mut self) -> ToolResult {
+        let how = json!({"instance": self.instance, "attempts": self.attempts.len(), "duration_ms": self.duration_ms,
+            "tried": self.attempts});
+        match self.result.0.entry("_meta").or_insert_with(|| json!({})) {
+            Value::Object(meta) => drop(meta.insert(Self::META_KEY.to_owned(), how)),
+            other => *other = json!({ Self::META_KEY: how }),
+        }
+        self.result
+    }
+
+    /// What [`CallReport::annotated`] made the result of.
+    ///
+    /// # Errors
+    /// [`Rejected`](ErrorKind::Rejected) when it did not.
+    pub fn of_annotated(mut result: ToolResult) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct How {
+            instance: InstanceId,
+            duration_ms: f64,
+            tried: Vec<Attempt>,
+        }
+        let unknown =
+            || Error::rejected(format!("the answer does not say in _meta[\"{}\"] how it was come by", Self::META_KEY));
+        let meta = result.0.get_mut("_meta").and_then(Value::as_object_mut).ok_or_else(unknown)?;
+        let how = meta.shift_remove(Self::META_KEY).ok_or_else(unknown)?;
+        if meta.is_empty() {
+            result.0.shift_remove("_meta");
+        }
+        let How { instance, duration_ms, tried } = serde_json::from_value(how).map_err(|_| unknown())?;
+        Ok(Self { result, instance, attempts: tried, duration_ms })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(result: Value) -> CallReport {
+        let instance = InstanceId::generate();
+        let failed = Attempt {
+            instance: InstanceId::generate(),
+            duration_ms: 0.5,
+            error: Some(ErrorKind::Unreachable),
+            phase: Some(Phase::NotSent),
+        };
+        let answered = Attempt { instance, duration_ms: 2.0, error: None, phase: None };
+        let result = ToolResult(result.as_object().cloned().unwrap());
+        CallReport { result, instance, attempts: vec![failed, answered], duration_ms: 2.75 }
+    }
+
+    #[test]
+    fn an_annotated_result_says_all_of_the_report() {
+        for result in [json!({"content": []}), json!({"_meta": {"a": 1}, "content": []})] {
+            let report = report(result);
+            let annotated = report.clone().annotated();
+            assert_eq!(annotated.0["_meta"][CallReport::META_KEY]["attempts"], 2);
+            assert_eq!(CallReport::of_annotated(annotated).unwrap(), report);
+        }
+        let odd = report(json!({"_meta": "odd"})).annotated();
+        assert_eq!(odd.0["_meta"][CallReport::META_KEY]["duration_ms"], 2.75);
+    }
+
+    #[test]
+    fn a_result_without_annotation_is_no_report() {
+        for result in [json!({}), json!({"_meta": {}}), json!({"_meta": {CallReport::META_KEY: {"attempts": 1}}})] {
+            let error = CallReport::of_annotated(report(result).result).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Rejected);
+        }
+    }
+}
