@@ -13,9 +13,11 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::health::{
     Effects, Evidence, Health, HealthEvent, HealthParameters, HealthState, Machine, Observation, ProbeOutcome, Reason,
-    ReasonCode, probe_delay, step,
+    ReasonCode, Uptime, probe_delay, step,
 };
+use crate::lease::{Lease, LeaseClock};
 use crate::route::Ewma;
+use crate::statistics::InstanceCounters;
 
 /// What is observed about one instance.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(crate) struct Cell {
     stale_definitions: AtomicBool,
     /// Probes since the definitions were last listed.
     unlisted_probes: AtomicU32,
+    pub(crate) statistics: InstanceCounters,
 }
 
 #[derive(Debug)]
@@ -41,31 +44,21 @@ struct Observed {
     /// What the process wrote to stderr before the last failure.
     stderr_tail: String,
     uptime: Uptime,
+    /// Of an instance that registered itself.
+    lease: Option<LeaseClock>,
 }
 
-/// How long the instance was up, of the time since it was first decided.
-#[derive(Debug, Default, Clone, Copy)]
-struct Uptime {
-    up: Duration,
-    total: Duration,
-    counted_until: Option<Instant>,
-}
-
-impl Uptime {
-    /// Counts the time until `now`, during which the instance was in `state`.
-    fn count(&mut self, state: HealthState, now: Instant) {
-        if state.is_undecided() {
-            return;
-        }
-        if let Some(since) = self.counted_until {
-            let elapsed = now.saturating_duration_since(since);
-            self.total += elapsed;
-            if state.is_up() {
-                self.up += elapsed;
-            }
-        }
-        self.counted_until = Some(now);
-    }
+/// What a look at a lease shows.
+#[derive(Debug)]
+pub(crate) enum LeaseLook {
+    /// There is none.
+    None,
+    /// Nothing is to be done before then.
+    Until(Instant),
+    /// It has just run out; the instance is to be removed at `remove_at`.
+    Expired { recorded: Recorded, remove_at: Instant },
+    /// It ran out so long ago that the instance is to be removed.
+    Over,
 }
 
 /// What came of recording an observation.
@@ -93,12 +86,14 @@ impl Cell {
                 last_failed_call: None,
                 stderr_tail: String::new(),
                 uptime: Uptime::default(),
+                lease: None,
             }),
             sequence: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             latency: Mutex::new(Ewma::new(now)),
             stale_definitions: AtomicBool::new(true),
             unlisted_probes: AtomicU32::new(0),
+            statistics: InstanceCounters::default(),
         }
     }
 
@@ -131,11 +126,58 @@ impl Cell {
 
     /// The first attempt to reach the instance begins.
     pub(crate) fn starting(&self) -> Option<Recorded> {
+        self.observed().turn(&HealthEvent::Starting, Reason::default())
+    }
+
+    /// The instance is declared with this lease, or without one. A lease that it
+    /// did not have begins; without one, an expired instance is back.
+    pub(crate) fn set_lease(&self, ttl: Option<Duration>) -> Option<Recorded> {
         let mut observed = self.observed();
-        let effects = observed.step(&HealthEvent::Starting, Instant::now());
-        effects.transition?;
-        observed.enter(HealthState::Starting, Reason::default());
-        Some(Recorded { health: Arc::clone(&observed.health), transition: effects.transition, visible: true })
+        observed.lease = match (ttl, observed.lease) {
+            (Some(ttl), Some(lease)) => Some(lease.lasting(ttl)),
+            (Some(ttl), None) => Some(LeaseClock::start(ttl, Instant::now(), clock::now())),
+            (None, _) => None,
+        };
+        if observed.lease.is_some() {
+            return None;
+        }
+        observed.turn(&HealthEvent::Returned { sequence: self.ticket() }, Reason::default())
+    }
+
+    /// The instance was heard of: its lease begins anew, and if it had run out,
+    /// the instance is back. `None` when it has no lease.
+    pub(crate) fn renew(&self) -> Option<(Lease, Option<Recorded>)> {
+        let mut observed = self.observed();
+        let lease = observed.lease.as_mut()?;
+        lease.renew(Instant::now(), clock::now());
+        let lease = lease.lease();
+        let recorded = observed.turn(&HealthEvent::Returned { sequence: self.ticket() }, Reason::default());
+        Some((lease, recorded))
+    }
+
+    /// Whether the lease has run out by now, and what is to be done about it.
+    pub(crate) fn look_at_lease(&self, retention: Duration) -> LeaseLook {
+        let now = Instant::now();
+        let mut observed = self.observed();
+        let Some(lease) = observed.lease else { return LeaseLook::None };
+        let remove_at = lease.until() + retention;
+        if now < lease.until() {
+            return LeaseLook::Until(lease.until());
+        }
+        match observed.turn(&HealthEvent::Expired, lease.reason()) {
+            Some(recorded) => LeaseLook::Expired { recorded, remove_at },
+            None if now < remove_at => LeaseLook::Until(remove_at),
+            None => LeaseLook::Over,
+        }
+    }
+
+    /// When the lease runs out; `None` when there is none.
+    pub(crate) fn lease_until(&self) -> Option<Instant> {
+        self.observed().lease.map(|lease| lease.until())
+    }
+
+    pub(crate) fn lease(&self) -> Option<LeaseClock> {
+        self.observed().lease
     }
 
     /// The policy changed: what is known stays.
@@ -229,13 +271,7 @@ impl Cell {
     /// process first knew; `None` before that.
     pub(crate) fn uptime_percentage(&self) -> Option<f64> {
         let observed = self.observed();
-        let mut uptime = observed.uptime;
-        uptime.count(observed.machine.state, Instant::now());
-        uptime.counted_until?;
-        if uptime.total.is_zero() {
-            return Some(if observed.machine.state.is_up() { 100.0 } else { 0.0 });
-        }
-        Some(100.0 * uptime.up.as_secs_f64() / uptime.total.as_secs_f64())
+        observed.uptime.percentage(observed.machine.state, Instant::now())
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -263,6 +299,15 @@ impl Observed {
         let parameters = self.parameters;
         self.uptime.count(self.machine.state, now);
         step(&mut self.machine, event, now, &parameters)
+    }
+
+    /// Takes an event into account that is no observation.
+    fn turn(&mut self, event: &HealthEvent, reason: Reason) -> Option<Recorded> {
+        let effects = self.step(event, Instant::now());
+        effects.transition?;
+        self.enter(self.machine.state, reason);
+        Arc::make_mut(&mut self.health).consecutive_failures = self.machine.soft;
+        Some(Recorded { health: Arc::clone(&self.health), transition: effects.transition, visible: true })
     }
 
     fn enter(&mut self, state: HealthState, reason: Reason) {

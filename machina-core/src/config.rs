@@ -68,6 +68,10 @@ pub struct HealthConfig {
     pub list_every: u32,
     /// How many probes run at once.
     pub probes_max: u32,
+    /// How long an instance that registered itself is kept after its heartbeats
+    /// have stopped.
+    #[serde(with = "duration::required")]
+    pub expired_retention: Duration,
 }
 
 impl Default for HealthConfig {
@@ -83,6 +87,7 @@ impl Default for HealthConfig {
             passive_window: Duration::from_secs(15),
             list_every: 10,
             probes_max: 512,
+            expired_retention: Duration::from_secs(30 * 60),
         }
     }
 }
@@ -217,11 +222,13 @@ pub struct LimitsConfig {
     pub batch_max: u32,
     /// How many past events can be replayed.
     pub events_max: u32,
+    /// How many groups there may be.
+    pub groups_max: u32,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { services_max: 100_000, instances_max: 64, batch_max: 10_000, events_max: 10_000 }
+        Self { services_max: 100_000, instances_max: 64, batch_max: 10_000, events_max: 10_000, groups_max: 1000 }
     }
 }
 
@@ -250,6 +257,7 @@ impl Config {
             ("health.timeout", self.health.timeout, 100 * ms, 60 * second),
             ("health.startup_grace", self.health.startup_grace, second, 900 * second),
             ("health.startup_grace_stdio", self.health.startup_grace_stdio, second, 900 * second),
+            ("health.expired_retention", self.health.expired_retention, second, 30 * day),
             ("health.passive_window", self.health.passive_window, Duration::ZERO, hour),
             ("routing.timeout", self.routing.timeout, 10 * ms, 600 * second),
             ("sessions.idle_timeout", self.sessions.idle_timeout, second, day),
@@ -273,6 +281,7 @@ impl Config {
             ("limits.instances_max", self.limits.instances_max, 64),
             ("limits.batch_max", self.limits.batch_max, 1_000_000),
             ("limits.events_max", self.limits.events_max, 10_000_000),
+            ("limits.groups_max", self.limits.groups_max, 100_000),
         ];
         for (field, value, most) in counts {
             count(field, Some(value), most, &mut problems);

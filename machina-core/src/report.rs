@@ -54,6 +54,13 @@ pub struct HealthReport {
     pub consecutive_failures: u32,
     /// The share of time it was up, in percent, since this process first knew.
     pub uptime_percentage: Option<f64>,
+    /// When it was last heard of, if it registered itself; absent for those that
+    /// have no lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat: Option<Timestamp>,
+    /// When its lease runs out, or ran out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_expires_at: Option<Timestamp>,
 }
 
 /// The health of a service with that of each instance.
@@ -63,6 +70,9 @@ pub struct ServiceHealth {
     pub service: ServiceName,
     /// Its status, in one word.
     pub status: Status,
+    /// Why the operator took it out of use, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_reason: Option<String>,
     /// Its health: that of its best instance.
     pub health: HealthReport,
     /// Each instance.
@@ -78,6 +88,9 @@ pub struct InstanceHealth {
     pub location: String,
     /// Its status, in one word.
     pub status: Status,
+    /// Why the operator took it out of use, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_reason: Option<String>,
     /// Its health.
     pub health: HealthReport,
     /// The revision of MCP it speaks, where that is known.
@@ -123,6 +136,15 @@ pub struct Overview {
 }
 
 impl Overview {
+    /// The worst status of the services that are in use: unhealthy before unknown
+    /// before degraded. Healthy where there are none.
+    #[must_use]
+    pub fn worst(&self) -> Status {
+        let there = |status: &Status| self.statuses.get(status.as_str()).is_some_and(|count| *count > 0);
+        let worst = [Status::Unhealthy, Status::Unknown, Status::Degraded].into_iter().find(there);
+        worst.unwrap_or(Status::Healthy)
+    }
+
     pub(crate) fn of<'a>(revision: Revision, views: impl Iterator<Item = &'a Arc<ServiceView>>, dropped: u64) -> Self {
         let statuses = Status::ALL.iter().map(|status| (status.as_str().to_owned(), 0)).collect();
         let (services, instances, tools) = (0, 0, 0);
@@ -147,7 +169,13 @@ impl ToolReport {
 impl HealthReport {
     fn of(seen: &InstanceView) -> Self {
         let latest = seen.cell.health();
-        Self { uptime_percentage: seen.cell.uptime_percentage(), ..Self::plain(&latest) }
+        let lease = seen.cell.lease();
+        Self {
+            uptime_percentage: seen.cell.uptime_percentage(),
+            last_heartbeat: lease.and_then(|lease| lease.last_heartbeat()),
+            lease_expires_at: lease.map(|lease| lease.expires_at()),
+            ..Self::plain(&latest)
+        }
     }
 
     fn plain(health: &Health) -> Self {
@@ -159,20 +187,14 @@ impl HealthReport {
             response_time_ms: health.response_time_ms,
             consecutive_failures: health.consecutive_failures,
             uptime_percentage: None,
+            last_heartbeat: None,
+            lease_expires_at: None,
         }
     }
 
     /// The health of the best instance; unknown where there is none.
     fn of_service(view: &ServiceView) -> Self {
-        let rank = |seen: &&InstanceView| match seen.health.state {
-            HealthState::Healthy => 0,
-            HealthState::Suspect => 1,
-            HealthState::Recovering => 2,
-            HealthState::Starting => 3,
-            HealthState::Unknown => 4,
-            HealthState::Unhealthy => 5,
-        };
-        let best = view.instances().map(|(_, seen)| seen).min_by_key(rank);
+        let best = view.instances().map(|(_, seen)| seen).min_by_key(|seen| seen.health.state.severity());
         best.map_or_else(|| Self::plain(&Health::unknown(view.service().created_at)), Self::of)
     }
 }
@@ -224,6 +246,7 @@ impl From<&ServiceView> for ServiceHealth {
             id: instance.id,
             location: instance.endpoint.location(),
             status: seen.status,
+            admin_reason: instance.admin_reason.clone(),
             health: HealthReport::of(seen),
             protocol_version: seen.definitions.as_ref().map(|d| d.protocol_version.clone()),
             process_id: None,
@@ -232,6 +255,7 @@ impl From<&ServiceView> for ServiceHealth {
         Self {
             service: view.service().name().clone(),
             status: view.status(),
+            admin_reason: view.service().spec.admin_reason.clone(),
             health: HealthReport::of_service(view),
             instances: instances.collect(),
         }

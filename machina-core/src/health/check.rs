@@ -105,7 +105,8 @@ impl Patient for Core {
         if !service.service().spec.admin_state.is_probed() || !declared.admin_state.is_probed() {
             return None;
         }
-        if !self.may_rest(declared, seen) {
+        let expired = seen.cell.health().state == HealthState::Expired;
+        if !expired && !self.may_rest(declared, seen) {
             self.probe(instance).await;
         }
         Some(seen.cell.probe_delay())
@@ -151,6 +152,7 @@ impl Core {
         let sequence = cell.ticket();
         cell.probing();
         let mut observation = self.prober.probe(&target, cell.parameters().timeout).await;
+        cell.statistics.probed(observation.outcome);
         if is_pass(&observation) && cell.definitions_are_due(self.config.health.list_every) {
             observation = self.list(service, seen, &target, observation).await;
         }

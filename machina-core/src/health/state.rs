@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! unknown ─→ starting ─→ healthy ⇄ suspect ─→ unhealthy ─→ recovering ─→ healthy
+//!    any ─→ expired ─→ unknown                            (leases; see `lease.rs`)
 //! ```
 //!
 //! Invariants, each a property test below: S1 only `fall` soft failures in a row
 //! or one hard one take a healthy instance down; S2 a pass zeroes the soft count;
 //! S3 only `rise` passes in a row bring it back; S4 inconclusive evidence changes
-//! nothing; S5 evidence older than what was seen changes nothing. What the
+//! nothing, nor does any while the lease is over; S5 evidence older than what was seen changes nothing. What the
 //! operator said (S6) is not in here at all: it cannot be overridden.
 
 use std::time::Duration;
@@ -37,9 +38,22 @@ pub enum HealthState {
     Unhealthy,
     /// It answers again, not yet often enough to be sure.
     Recovering,
+    /// It registered itself, and its heartbeats have stopped.
+    Expired,
 }
 
 impl HealthState {
+    /// Every state.
+    pub const ALL: &'static [Self] = &[
+        Self::Unknown,
+        Self::Starting,
+        Self::Healthy,
+        Self::Suspect,
+        Self::Unhealthy,
+        Self::Recovering,
+        Self::Expired,
+    ];
+
     /// The word in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -50,6 +64,27 @@ impl HealthState {
             Self::Suspect => "suspect",
             Self::Unhealthy => "unhealthy",
             Self::Recovering => "recovering",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The state with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|state| state.as_str() == word)
+    }
+
+    /// How far it is from well: the health of a service is that of its best
+    /// instance.
+    pub(crate) const fn severity(self) -> u8 {
+        match self {
+            Self::Healthy => 0,
+            Self::Suspect => 1,
+            Self::Recovering => 2,
+            Self::Starting => 3,
+            Self::Unknown => 4,
+            Self::Unhealthy => 5,
+            Self::Expired => 6,
         }
     }
 
@@ -122,6 +157,8 @@ pub enum ReasonCode {
     Failing,
     /// It is certainly down: its process ended, or its command does not exist.
     Down,
+    /// Its heartbeats have stopped.
+    Expired,
 }
 
 /// Why the state is what it is.
@@ -198,6 +235,14 @@ pub(crate) enum HealthEvent {
     Observed(Evidence),
     /// The first attempt to reach the instance begins.
     Starting,
+    /// The lease of the instance ran out.
+    Expired,
+    /// An instance whose lease ran out was heard of again. Evidence up to this
+    /// number is of its earlier life.
+    Returned {
+        /// The order, as in [`Evidence`].
+        sequence: u64,
+    },
 }
 
 /// What follows from a step.
@@ -260,6 +305,22 @@ pub(crate) fn step(machine: &mut Machine, event: &HealthEvent, now: Instant, par
             }
             unknown
         }
+        HealthEvent::Expired => {
+            let runs_out = machine.state != HealthState::Expired;
+            (machine.soft, machine.passes) = (0, 0);
+            machine.enter(HealthState::Expired, now);
+            runs_out
+        }
+        HealthEvent::Returned { sequence } => {
+            let returns = machine.state == HealthState::Expired;
+            if returns {
+                machine.needed = 1;
+                machine.newest = machine.newest.max(*sequence);
+                machine.grace_until = now + parameters.startup_grace;
+                machine.enter(HealthState::Unknown, now);
+            }
+            returns
+        }
         HealthEvent::Observed(evidence) => observe(machine, evidence, now, parameters),
     };
     let after = machine.state;
@@ -267,7 +328,7 @@ pub(crate) fn step(machine: &mut Machine, event: &HealthEvent, now: Instant, par
 }
 
 fn observe(machine: &mut Machine, evidence: &Evidence, now: Instant, parameters: &HealthParameters) -> bool {
-    if evidence.sequence <= machine.newest {
+    if evidence.sequence <= machine.newest || machine.state == HealthState::Expired {
         return false;
     }
     match evidence.observation.outcome {
@@ -296,6 +357,7 @@ fn passed(machine: &mut Machine, now: Instant) {
             let up = machine.passes >= machine.needed;
             machine.enter(if up { HealthState::Healthy } else { HealthState::Recovering }, now);
         }
+        HealthState::Expired => {}
     }
     if machine.state == HealthState::Healthy {
         machine.passes = 0;
@@ -317,6 +379,7 @@ fn failed_softly(machine: &mut Machine, now: Instant, parameters: &HealthParamet
             machine.enter(HealthState::Unhealthy, now);
         }
         HealthState::Unhealthy | HealthState::Recovering => machine.enter(HealthState::Unhealthy, now),
+        HealthState::Expired => {}
     }
 }
 
@@ -326,7 +389,7 @@ pub(crate) fn probe_delay(machine: &Machine, now: Instant, parameters: &HealthPa
     const MINUTE: Duration = Duration::from_secs(60);
     let fast = parameters.fast_interval;
     let delay = match machine.state {
-        HealthState::Healthy => parameters.interval,
+        HealthState::Healthy | HealthState::Expired => parameters.interval,
         HealthState::Unknown | HealthState::Starting | HealthState::Suspect | HealthState::Recovering => fast,
         HealthState::Unhealthy => match now.saturating_duration_since(machine.entered) {
             down if down < 5 * MINUTE => fast,

@@ -96,6 +96,38 @@ fn the_longer_down_the_rarer_the_probes() {
     assert_eq!(delays, [3, 3, 10, 30, 30], "never rarer than the interval itself");
 }
 
+#[test]
+fn while_the_lease_is_over_no_evidence_counts() {
+    let mut run = Run::new();
+    run.states(&[PASS, SOFT]);
+    let expired = step(&mut run.machine, &HealthEvent::Expired, run.now, &PARAMETERS);
+    assert_eq!(expired.transition, Some((HealthState::Suspect, HealthState::Expired)));
+    assert_eq!(run.states(&[PASS, SOFT, HARD, PASS]), [HealthState::Expired; 4]);
+    let again = step(&mut run.machine, &HealthEvent::Expired, run.now, &PARAMETERS);
+    assert!(!again.applied && again.transition.is_none());
+
+    run.now += 10 * PARAMETERS.startup_grace;
+    let stale = run.sequence + 1;
+    let returned = step(&mut run.machine, &HealthEvent::Returned { sequence: stale }, run.now, &PARAMETERS);
+    assert_eq!(returned.transition, Some((HealthState::Expired, HealthState::Unknown)));
+    assert!(!run.see(PASS).applied, "that was seen of its earlier life");
+    assert_eq!(run.states(&[SOFT; 5]), [HealthState::Starting; 5], "it has a new grace");
+    assert_eq!(run.states(&[PASS]), [HealthState::Healthy]);
+    let alive = step(&mut run.machine, &HealthEvent::Returned { sequence: 99 }, run.now, &PARAMETERS);
+    assert!(!alive.applied && run.see(SOFT).applied, "a heartbeat of the living changes nothing");
+}
+
+#[test]
+fn every_state_has_its_word_and_its_place() {
+    let severities: std::collections::BTreeSet<_> = HealthState::ALL.iter().map(|state| state.severity()).collect();
+    assert_eq!(severities, (0..7).collect());
+    for state in HealthState::ALL {
+        assert_eq!(HealthState::from_word(state.as_str()), Some(*state));
+        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+    }
+    assert_eq!(HealthState::from_word("fine"), None);
+}
+
 fn outcomes() -> impl Strategy<Value = ProbeOutcome> {
     prop_oneof![
         4 => Just(PASS),
@@ -154,6 +186,30 @@ proptest! {
             again.now = run.now;
             again.see_at(outcome, sequence);
             prop_assert_eq!(&again.machine, &run.machine, "S10");
+        }
+    }
+
+    #[test]
+    fn only_a_heartbeat_ends_what_a_lease_began(events in prop::collection::vec((0..8u8, outcomes(), 0..60u64), 0..200)) {
+        let mut run = Run::new();
+        for (choice, outcome, seconds) in events {
+            run.now += Duration::from_secs(seconds);
+            let before = run.machine.clone();
+            let effects = match choice {
+                0 => step(&mut run.machine, &HealthEvent::Expired, run.now, &PARAMETERS),
+                1 => step(&mut run.machine, &HealthEvent::Returned { sequence: run.sequence }, run.now, &PARAMETERS),
+                2 => step(&mut run.machine, &HealthEvent::Starting, run.now, &PARAMETERS),
+                _ => run.see(outcome),
+            };
+            let expired = |machine: &Machine| machine.state == HealthState::Expired;
+            match choice {
+                0 => prop_assert!(expired(&run.machine)),
+                1 if expired(&before) => prop_assert_eq!(run.machine.state, HealthState::Unknown),
+                1 => prop_assert_eq!(&run.machine, &before),
+                _ if expired(&before) => prop_assert_eq!(&run.machine, &before),
+                _ => prop_assert!(!expired(&run.machine)),
+            }
+            prop_assert_eq!(effects.transition.is_some(), before.state != run.machine.state);
         }
     }
 }

@@ -1,13 +1,18 @@
 //! One place where a service runs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, HttpEndpoint, OpenApiEndpoint, StdioEndpoint, UrlEndpoint};
 use super::name::InstanceId;
+use super::policy::{between, duration};
 use crate::error::Problem;
+
+/// How many characters the reason for an admin state may have.
+const REASON_MAX: usize = 500;
 
 /// What the operator said about a service or an instance. Always wins over health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -71,6 +76,11 @@ pub struct Instance {
     pub labels: BTreeMap<String, String>,
     /// What the operator said about it.
     pub admin_state: AdminState,
+    /// Why, in at most 500 characters; none while it is enabled.
+    pub admin_reason: Option<String>,
+    /// How long it stays without a heartbeat, 5 s to 1 h, if it registered itself;
+    /// a declared instance has none and never expires.
+    pub lease_ttl: Option<Duration>,
     declared_id: bool,
 }
 
@@ -85,6 +95,8 @@ impl Instance {
             zone: None,
             labels: BTreeMap::new(),
             admin_state: AdminState::Enabled,
+            admin_reason: None,
+            lease_ttl: None,
             declared_id: false,
         }
     }
@@ -105,7 +117,19 @@ impl Instance {
             let detail = format!("must be 1 to 1000, is {}", self.weight);
             problems.push(Problem { field: format!("{path}.weight"), detail });
         }
+        let second = Duration::from_secs(1);
+        between(&format!("{path}.lease_ttl"), self.lease_ttl, 5 * second, 3600 * second, problems);
+        check_reason(&format!("{path}.admin_reason"), self.admin_reason.as_deref(), problems);
         self.endpoint.check(path, problems);
+    }
+}
+
+/// Appends a problem unless a reason for an admin state is short enough.
+pub(super) fn check_reason(field: &str, reason: Option<&str>, problems: &mut Vec<Problem>) {
+    let length = reason.unwrap_or_default().chars().count();
+    if length > REASON_MAX {
+        let detail = format!("must have at most {REASON_MAX} characters, has {length}");
+        problems.push(Problem { field: field.to_owned(), detail });
     }
 }
 
@@ -137,6 +161,10 @@ struct Wire {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     admin_state: AdminState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    admin_reason: Option<String>,
+    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    lease_ttl: Option<Duration>,
     /// A reader gets these two; sent back, they are passed over.
     #[serde(default, skip_serializing, rename = "health")]
     _health: Option<IgnoredAny>,
@@ -180,6 +208,8 @@ impl TryFrom<Wire> for Instance {
             zone: wire.zone,
             labels: wire.labels,
             admin_state: wire.admin_state,
+            admin_reason: wire.admin_reason,
+            lease_ttl: wire.lease_ttl,
         })
     }
 }
@@ -199,6 +229,8 @@ impl From<Instance> for Wire {
             zone: instance.zone,
             labels: instance.labels,
             admin_state: instance.admin_state,
+            admin_reason: instance.admin_reason,
+            lease_ttl: instance.lease_ttl,
             _health: None,
             _protocol_version: None,
         };

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::instance::{AdminState, Instance};
+use super::instance::{AdminState, Instance, check_reason};
 use super::name::{Revision, ServiceId, ServiceName, Tag};
 use super::policy::{HealthPolicy, RoutingPolicy};
 use super::sensitive::{Sensitive, SensitiveMap};
@@ -124,6 +124,9 @@ pub struct ServiceSpec {
     /// What the operator said about it.
     #[serde(default)]
     pub admin_state: AdminState,
+    /// Why, in at most 500 characters; none while it is enabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_reason: Option<String>,
     /// Tags, in the order given, without repetition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
@@ -257,6 +260,7 @@ impl ServiceSpec {
                 problems.push(Problem { field: field.to_owned(), detail: "must be an absolute address".to_owned() });
             }
         }
+        check_reason("admin_reason", self.admin_reason.as_deref(), &mut problems);
         self.health_policy.check(&mut problems);
         self.routing_policy.check(&mut problems);
         let mut ids = BTreeSet::new();
@@ -268,6 +272,16 @@ impl ServiceSpec {
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
+    }
+
+    /// Drops the reasons of what is enabled: they have served.
+    pub(crate) fn drop_stale_reasons(&mut self) {
+        let instances = self.instances.iter_mut().map(|one| (one.admin_state, &mut one.admin_reason));
+        for (state, reason) in instances.chain([(self.admin_state, &mut self.admin_reason)]) {
+            if state == AdminState::Enabled {
+                *reason = None;
+            }
+        }
     }
 
     /// Every secret with its place in the record. A store keeps these apart
