@@ -1,8 +1,8 @@
-//! A store of one's own: all services in one JSON file, which each commit writes
+//! A store of one's own: all services and groups in one JSON file, which each commit writes
 //! anew. It passes the suite that Machina's own stores pass (see the tests).
 //!
-//! What it leaves out: history and tool definitions stay in memory (tools are
-//! listed again at the next start), and nothing keeps a second process away from
+//! What it leaves out: history, answers that are remembered and tool definitions
+//! stay in memory (tools are listed again at the next start), and nothing keeps a second process away from
 //! the file. `machina_store::open` has a store that does all of that.
 //!
 //! ```text
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use machina_core::{
-    Backend, Batch, ChangeLog, Changes, Error, Image, Journal, Machina, MemoryStore, Result, Revision, Service,
-    ServiceId, ServiceSpec, Store, Timestamp,
+    Backend, Batch, ChangeLog, Changes, Error, Group, GroupSpec, Image, Journal, Machina, MemoryReplies, MemoryStore,
+    Result, Revision, Service, ServiceId, ServiceSpec, Store, Timestamp,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
@@ -39,7 +39,20 @@ fn service((id, revision, created_at, updated_at, updated_by, mut spec, secrets)
     Arc::new(Service { id, spec, revision, created_at, updated_at, updated_by })
 }
 
-/// Keeps services in a JSON file.
+/// One group in the file.
+type GroupRecord = (Revision, Timestamp, Timestamp, String, GroupSpec);
+
+fn group_record(group: &Arc<Group>) -> GroupRecord {
+    (group.revision, group.created_at, group.updated_at, group.updated_by.clone(), group.spec().clone())
+}
+
+fn group((revision, created_at, updated_at, updated_by, spec): GroupRecord) -> Arc<Group> {
+    let mut group = Group::new(spec, created_at, updated_by).at_revision(revision);
+    group.updated_at = updated_at;
+    Arc::new(group)
+}
+
+/// Keeps services and groups in a JSON file.
 #[derive(Debug)]
 struct JsonFile {
     path: PathBuf,
@@ -52,9 +65,10 @@ async fn open(path: &Path) -> Result<Backend> {
     let mut image = Image::default();
     match tokio::fs::read(path).await {
         Ok(text) => {
-            let file = serde_json::from_slice::<(Revision, Vec<Record>)>(&text);
-            let (revision, records) = file.map_err(|error| unusable(path, &IoError::from(error)))?;
-            image = Image { revision, services: records.into_iter().map(service).collect(), ..image };
+            let file = serde_json::from_slice::<(Revision, Vec<Record>, Vec<GroupRecord>)>(&text);
+            let (revision, services, groups) = file.map_err(|error| unusable(path, &IoError::from(error)))?;
+            let (services, groups) = (services.into_iter().map(service), groups.into_iter().map(group));
+            image = Image { revision, services: services.collect(), groups: groups.collect(), ..image };
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(unusable(path, &error)),
@@ -62,7 +76,7 @@ async fn open(path: &Path) -> Result<Backend> {
     let log = ChangeLog::new(image.revision, ChangeLog::CHANGES_MAX);
     let history = Arc::new(MemoryStore::new());
     let store = JsonFile { path: path.to_owned(), held: Mutex::new((image, log)), history: history.clone() };
-    Ok(Backend { store: Arc::new(store), journal: history })
+    Ok(Backend { store: Arc::new(store), journal: history, replies: Arc::new(MemoryReplies::new()) })
 }
 
 fn unusable(path: &Path, error: &IoError) -> Error {
@@ -74,7 +88,8 @@ impl JsonFile {
     /// is a whole one at every moment.
     async fn save(&self, image: &Image) -> std::io::Result<()> {
         let records: Vec<Record> = image.services.iter().map(record).collect();
-        let (text, new) = (serde_json::to_vec(&(image.revision, records))?, self.path.with_extension("new"));
+        let groups: Vec<GroupRecord> = image.groups.iter().map(group_record).collect();
+        let (text, new) = (serde_json::to_vec(&(image.revision, records, groups))?, self.path.with_extension("new"));
         let mut file =
             tokio::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).await?;
         file.write_all(&text).await?;

@@ -98,12 +98,13 @@ async fn settled(machina: &Machina, name: &str) -> Result<()> {
             _ => {}
         }
         if let Next::Event(event) = events.next().await {
+            let service = event.service.as_ref().map(ToString::to_string).unwrap_or_default();
             match &event.kind {
                 EventKind::HealthChanged { from, to, .. } => {
-                    println!("{}: {} -> {}", event.service, from.as_str(), to.as_str())
+                    println!("{service}: {} -> {}", from.as_str(), to.as_str())
                 }
                 EventKind::DefinitionsChanged { added, .. } => {
-                    println!("{}: offers {}", event.service, added.join(", "))
+                    println!("{service}: offers {}", added.join(", "))
                 }
                 _ => {}
             }

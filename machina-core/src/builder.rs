@@ -13,10 +13,12 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::event::Events;
 use crate::health::{Command, Monitor, Patient, Prober, SessionProber, run};
+use crate::lease::LeaseTimers;
 use crate::machina::Machina;
 use crate::memory::MemoryStore;
 use crate::model::InstanceId;
 use crate::recorder::{self, Recorder};
+use crate::replies;
 use crate::sessions::Sessions;
 use crate::store::Backend;
 use crate::tasks::Tasks;
@@ -100,7 +102,7 @@ impl Builder {
     pub async fn open(self) -> Result<Machina> {
         self.config.validate()?;
         let backend = self.backend.unwrap_or_else(|| Backend::of(MemoryStore::default()));
-        let Backend { store, journal } = backend;
+        let Backend { store, journal, replies } = backend;
         let image = store.load().await?;
         let config = self.config;
         let (tasks, monitor_tasks) = (Tasks::new(), Tasks::new());
@@ -115,10 +117,12 @@ impl Builder {
             committing: tokio::sync::Mutex::new(()),
             store,
             journal: Arc::clone(&journal),
+            replies: Arc::clone(&replies),
             recorder,
             prober: self.prober.unwrap_or_else(default_prober),
             sessions: sessions.clone(),
             monitor: monitor.clone(),
+            leases: LeaseTimers::default(),
             events: Arc::new(Events::new(config.limits.events_max as usize)),
             index: self.index.unwrap_or_else(|| Arc::new(LexicalIndex::default())),
             tasks: tasks.clone(),
@@ -128,6 +132,7 @@ impl Builder {
         core.restore(&image);
         tasks.spawn("write journal", recorder::write(queue, Arc::clone(&journal)));
         monitor_tasks.spawn("trim journal", recorder::trim(journal, core.config.journal.clone()));
+        monitor_tasks.spawn("trim replies", replies::trim(replies));
         monitor_tasks.spawn("close idle sessions", async move { sessions.close_idle().await });
         monitor_tasks.spawn("follow the store", Arc::clone(&core).follow());
         if !self.unmonitored {
@@ -135,6 +140,7 @@ impl Builder {
             let probes_max = core.config.health.probes_max;
             let schedule = run(patient, monitor, commands, noticed, probes_max, monitor_tasks.clone());
             monitor_tasks.spawn("monitor", schedule);
+            monitor_tasks.spawn("expire leases", Arc::clone(&core).expire_leases());
             core.watch_all().await;
         }
         Ok(Machina::of(Scoped { core, principal: Arc::new(Principal::system()) }))

@@ -12,8 +12,10 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::event::{EventKind, Events};
 use crate::health::{Command, HealthState, Monitor, Observation, ProbeOutcome, Prober};
+use crate::lease::LeaseTimers;
 use crate::model::{Definitions, Endpoint, InstanceId, Revision, Service};
 use crate::recorder::Recorder;
+use crate::replies::Replies;
 use crate::sessions::Sessions;
 use crate::store::{Batch, Change, Changes, Entry, Image, Journal, Precondition, Store, What};
 use crate::tasks::Tasks;
@@ -31,10 +33,12 @@ pub(crate) struct Core {
     pub(crate) committing: tokio::sync::Mutex<()>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) replies: Arc<dyn Replies>,
     pub(crate) recorder: Recorder,
     pub(crate) sessions: Sessions,
     pub(crate) prober: Arc<dyn Prober>,
     pub(crate) monitor: Monitor,
+    pub(crate) leases: LeaseTimers,
     pub(crate) events: Arc<Events>,
     pub(crate) index: Arc<dyn ToolIndex>,
     pub(crate) tasks: Tasks,
@@ -69,25 +73,35 @@ impl Core {
                     let Some(new) = next.by_id(service.id) else { continue };
                     self.index_tools(old, Some(new));
                     self.supervise(old, Some(new)).await;
+                    self.depart(old.map(Arc::as_ref), Some(new));
+                    self.keep_leases(new);
                     let kind = if old.is_some() { EventKind::ServiceUpdated } else { EventKind::ServiceRegistered };
-                    self.events.publish(revision, service.name().clone(), kind);
+                    self.events.publish(revision, Some(service.name().clone()), kind);
                 }
                 Delta::Delete(id) => {
                     let Some(old) = before.by_id(*id) else { continue };
                     self.index_tools(Some(old), None);
                     self.supervise(Some(old), None).await;
+                    self.depart(Some(old), None);
                     let name = old.service().name().clone();
-                    self.events.publish(revision, name, EventKind::ServiceDeregistered);
+                    self.events.publish(revision, Some(name), EventKind::ServiceDeregistered);
                 }
                 Delta::Definitions { service, instance, definitions } => {
                     let Some(new) = next.by_id(*service) else { continue };
                     self.index_tools(before.by_id(*service), Some(new));
                     let known = before.by_id(*service).and_then(|old| old.instance(*instance)?.1.definitions.clone());
                     if let Some(kind) = difference(*instance, known.as_deref(), definitions) {
-                        self.events.publish(revision, new.service().name().clone(), kind);
+                        self.events.publish(revision, Some(new.service().name().clone()), kind);
                     }
                 }
                 Delta::Health { .. } => {}
+                Delta::PutGroup(group) => {
+                    let group = group.name().clone();
+                    self.events.publish(revision, None, EventKind::GroupChanged { group });
+                }
+                Delta::DeleteGroup(group) => {
+                    self.events.publish(revision, None, EventKind::GroupRemoved { group: group.clone() });
+                }
             }
         }
     }
@@ -172,7 +186,7 @@ impl Core {
             },
         });
         let kind = EventKind::HealthChanged { instance, from, to, reason };
-        self.events.publish(next.revision(), service.name().clone(), kind);
+        self.events.publish(next.revision(), Some(service.name().clone()), kind);
     }
 
     /// Writes a sample of a probe into the journal.
@@ -257,6 +271,7 @@ impl Core {
         let (_, view) = self.swap(Some(image.revision), &deltas);
         self.events.begin(image.revision);
         for service in view.services() {
+            self.keep_leases(service);
             self.index_tools(None, Some(service));
         }
     }
@@ -267,6 +282,10 @@ impl Core {
         let kept: std::collections::HashSet<_> = image.services.iter().map(|service| service.id).collect();
         let gone = view.services().map(|view| view.service().id).filter(|id| !kept.contains(id)).map(Delta::Delete);
         let mut deltas: Vec<Delta> = gone.collect();
+        let dropped = view.groups().filter(|known| !image.groups.iter().any(|group| group.name() == known.name()));
+        deltas.extend(dropped.map(|group| Delta::DeleteGroup(group.name().clone())));
+        let changed = image.groups.iter().filter(|group| view.group(group.name().as_str()) != Some(group));
+        deltas.extend(changed.cloned().map(Delta::PutGroup));
         for service in &image.services {
             deltas.push(Delta::Put(Arc::clone(service)));
             for instance in &service.spec.instances {
@@ -304,15 +323,18 @@ fn delta(change: Change) -> Delta {
         Change::PutDefinitions { service, instance, definitions } => {
             Delta::Definitions { service, instance, definitions }
         }
+        Change::PutGroup(group) => Delta::PutGroup(group),
+        Change::DeleteGroup(name) => Delta::DeleteGroup(name),
     }
 }
 
-/// The same changes, with the revision in every service.
+/// The same changes, with the revision in every service and group.
 fn stamped(deltas: Vec<Delta>, revision: Revision) -> Vec<Delta> {
     deltas
         .into_iter()
         .map(|delta| match delta {
             Delta::Put(service) => Delta::Put(Arc::new(Service { revision, ..Service::clone(&service) })),
+            Delta::PutGroup(group) => Delta::PutGroup(Arc::new(group.at_revision(revision))),
             other => other,
         })
         .collect()

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::health::{HealthState, Reason};
-use crate::model::{InstanceId, Revision, ServiceName};
+use crate::model::{GroupName, InstanceId, Revision, ServiceName};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,8 +28,9 @@ pub struct Event {
     pub revision: Revision,
     /// When.
     pub at: Timestamp,
-    /// The service concerned.
-    pub service: ServiceName,
+    /// The service concerned; none for what happens to a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
     /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
@@ -67,6 +68,16 @@ pub enum EventKind {
         removed: Vec<String>,
         /// Names of tools whose definition is another.
         changed: Vec<String>,
+    },
+    /// The group was made, or its declaration changed.
+    GroupChanged {
+        /// The group.
+        group: GroupName,
+    },
+    /// The group was removed.
+    GroupRemoved {
+        /// The group.
+        group: GroupName,
     },
 }
 
@@ -152,7 +163,7 @@ impl Events {
         (ring.floor, ring.revision) = (revision, revision);
     }
 
-    pub(crate) fn publish(&self, revision: Revision, service: ServiceName, kind: EventKind) {
+    pub(crate) fn publish(&self, revision: Revision, service: Option<ServiceName>, kind: EventKind) {
         let at = clock::now();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let sequence = ring.next;

@@ -2,7 +2,7 @@ use super::*;
 
 fn publish(events: &Events, count: u64) {
     for revision in 1..=count {
-        events.publish(Revision(revision), ServiceName::new("a").unwrap(), EventKind::ServiceUpdated);
+        events.publish(Revision(revision), ServiceName::new("a").ok(), EventKind::ServiceUpdated);
     }
 }
 
@@ -60,7 +60,7 @@ fn health_at_the_revision_that_was_read_is_told() {
         to: HealthState::Suspect,
         reason: Reason::default(),
     };
-    events.publish(Revision(3), ServiceName::new("a").unwrap(), health);
+    events.publish(Revision(3), ServiceName::new("a").ok(), health);
     assert_eq!(sequence(events.subscribe_since(Revision(3)).try_next()), Some(4));
 }
 

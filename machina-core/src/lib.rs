@@ -31,14 +31,19 @@ mod core;
 mod error;
 mod event;
 mod health;
+mod history;
+pub mod json;
+mod lease;
 mod machina;
 mod memory;
 mod model;
 mod query;
 mod recorder;
+mod replies;
 mod report;
 mod route;
 mod sessions;
+mod statistics;
 mod store;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
@@ -47,7 +52,7 @@ mod tool_index;
 mod view;
 mod write;
 
-pub use access::{Principal, Role, Scoped};
+pub use access::{Departed, Discovered, GroupReport, Principal, Reachable, Role, Scoped};
 pub use builder::Builder;
 pub use change_log::ChangeLog;
 pub use clock::now;
@@ -60,21 +65,27 @@ pub use event::{Event, EventCursor, EventFeed, EventKind, EventStream, Next};
 pub use health::{
     Evidence, Health, HealthParameters, HealthState, Observation, ProbeOutcome, Prober, Reason, ReasonCode, Status,
 };
+pub use history::{HealthSlot, HealthSlots};
 pub use jiff::Timestamp;
+pub use lease::{Heartbeat, Lease};
 pub use machina::{Applied, Machina, Registry, Router, ToolPage, ToolQuery};
 pub use memory::MemoryStore;
 pub use model::{
-    AccessLevel, AdminState, BalancerKind, BuildPriority, BuildType, Definitions, Endpoint, HealthPolicy, HttpEndpoint,
-    Instance, InstanceId, OpenApiEndpoint, Origin, RejectedTool, Revision, RoutingPolicy, Sensitive, SensitiveMap,
-    Service, ServiceId, ServiceName, ServiceSpec, StdioEndpoint, Tag, Tool, ToolCall, ToolHints, ToolName, ToolResult,
-    UrlEndpoint,
+    AccessLevel, AdminState, BalancerKind, BuildPriority, BuildType, Definitions, Endpoint, Group, GroupMember,
+    GroupName, GroupSpec, HealthPolicy, HttpEndpoint, Instance, InstanceId, OpenApiEndpoint, Origin, RejectedTool,
+    Revision, RoutingPolicy, Sensitive, SensitiveMap, Service, ServiceId, ServiceName, ServiceSpec, StdioEndpoint, Tag,
+    Tool, ToolCall, ToolHints, ToolMode, ToolName, ToolPattern, ToolPrefix, ToolResult, UrlEndpoint,
 };
 pub use query::{Order, Page, Query};
+pub use replies::{
+    Answer, Begun, Claim, Keep, MemoryReplies, Replied, Replies, Reply, ReplyKey, ReplyProgress, RequestHash,
+};
 pub use report::{HealthReport, InstanceHealth, Overview, ServiceHealth, ServiceReport, ToolReport};
 pub use route::{
     Attempt, Balancer, CallKey, CallOptions, CallReport, Candidacy, Candidate, Decision, Explanation, Failure,
     PeakEwma, RoundRobin, Standing, UpstreamRequest, decide,
 };
+pub use statistics::{CallStatistics, DURATION_BOUNDS, InstanceStatistics, ServiceStatistics};
 pub use store::{
     Backend, Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition,
     Retention, Store, What,

@@ -8,12 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Principal, Scoped};
+use crate::access::{GroupReport, Principal, Scoped};
 use crate::builder::Builder;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::EventStream;
-use crate::model::{AdminState, InstanceId, Revision, ServiceName, ServiceSpec, ToolCall};
+use crate::model::{AdminState, GroupSpec, InstanceId, Revision, ServiceName, ServiceSpec, ToolCall};
 use crate::query::{Page, Query};
 use crate::report::{ServiceHealth, ServiceReport, ToolReport};
 use crate::route::{CallOptions, CallReport, Explanation};
@@ -123,6 +123,19 @@ pub trait Registry: std::fmt::Debug + Send + Sync {
 
     /// Everything that changes from now on, or since a revision.
     async fn watch(&self, since: Option<Revision>) -> Result<EventStream>;
+
+    /// Every group, by name.
+    async fn groups(&self) -> Result<Vec<GroupReport>>;
+
+    /// The group of this name.
+    async fn group(&self, name: &str) -> Result<GroupReport>;
+
+    /// Makes a group, or replaces its declaration: only the first with
+    /// `create_only`, only the second, and at that revision, with `expected`.
+    async fn put_group(&self, spec: GroupSpec, expected: Option<Revision>, create_only: bool) -> Result<GroupReport>;
+
+    /// Removes a group; with `expected`, only if it is at that revision.
+    async fn remove_group(&self, name: &str, expected: Option<Revision>) -> Result<Revision>;
 }
 
 /// Carries calls to instances.
@@ -233,7 +246,8 @@ impl Machina {
         Ok(self.apply(vec![Mutation::Deregister { name, expected: None }]).await?.revision)
     }
 
-    /// Says something about a service, or about one instance of it.
+    /// Says something about a service, or about one instance of it; to say why
+    /// too, apply [`Mutation::SetAdminState`].
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
@@ -244,7 +258,7 @@ impl Machina {
         admin_state: AdminState,
     ) -> Result<Arc<ServiceView>> {
         let name = ServiceName::new(name)?;
-        self.one(Mutation::SetAdminState { name, instance, admin_state }).await
+        self.one(Mutation::SetAdminState { name, instance, admin_state, reason: None }).await
     }
 
     async fn one(&self, mutation: Mutation) -> Result<Arc<ServiceView>> {
@@ -344,6 +358,7 @@ impl Machina {
         core.monitor_tasks.close(core.config.sessions.close_timeout).await;
         core.sessions.close().await;
         let patience = core.config.sessions.close_timeout;
+        core.lose_sight_of_all();
         core.recorder.flush(patience).await;
         if !core.tasks.close(patience).await {
             tracing::warn!("some tasks did not end in time");
@@ -379,6 +394,18 @@ impl Registry for Machina {
     }
     async fn watch(&self, since: Option<Revision>) -> Result<EventStream> {
         Registry::watch(&self.system, since).await
+    }
+    async fn groups(&self) -> Result<Vec<GroupReport>> {
+        Registry::groups(&self.system).await
+    }
+    async fn group(&self, name: &str) -> Result<GroupReport> {
+        Registry::group(&self.system, name).await
+    }
+    async fn put_group(&self, spec: GroupSpec, expected: Option<Revision>, create_only: bool) -> Result<GroupReport> {
+        Registry::put_group(&self.system, spec, expected, create_only).await
+    }
+    async fn remove_group(&self, name: &str, expected: Option<Revision>) -> Result<Revision> {
+        Registry::remove_group(&self.system, name, expected).await
     }
 }
 

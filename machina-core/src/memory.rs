@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::change_log::ChangeLog;
 use crate::error::{Error, Result};
-use crate::model::{Definitions, InstanceId, Revision, Service, ServiceId, ServiceName};
+use crate::model::{Definitions, Group, GroupName, InstanceId, Revision, Service, ServiceId, ServiceName};
 use crate::store::{
     Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition, Retention, Store,
 };
@@ -39,6 +39,7 @@ struct State {
     ids: OrdMap<ServiceName, ServiceId>,
     owners: OrdMap<InstanceId, ServiceId>,
     definitions: OrdMap<InstanceId, Arc<Definitions>>,
+    groups: OrdMap<GroupName, Arc<Group>>,
 }
 
 impl MemoryStore {
@@ -64,6 +65,7 @@ impl MemoryStore {
         let mut inner = store.lock();
         image.services.iter().try_for_each(|service| inner.state.put(Arc::clone(service)))?;
         inner.state.definitions.extend(image.definitions.clone());
+        inner.state.groups.extend(image.groups.iter().map(|group| (group.name().clone(), Arc::clone(group))));
         inner.log = ChangeLog::new(image.revision, ChangeLog::CHANGES_MAX);
         drop(inner);
         Ok(store)
@@ -97,7 +99,18 @@ impl State {
             Precondition::Exists(id) if !self.services.contains_key(id) => {
                 Err(Error::conflict(format!("service {id} does not exist any more")))
             }
-            Precondition::Absent(_) | Precondition::Exists(_) => Ok(()),
+            Precondition::GroupAbsent(name) if self.groups.contains_key(name) => {
+                Err(Error::conflict(format!("there is already a group named `{name}`")))
+            }
+            Precondition::GroupAtRevision(name, expected) => match self.groups.get(name) {
+                None => Err(Error::conflict(format!("the group `{name}` does not exist any more"))),
+                Some(group) if group.revision != *expected => {
+                    let now = group.revision;
+                    Err(Error::conflict(format!("the group `{name}` is at revision {now}, not {expected}")))
+                }
+                Some(_) => Ok(()),
+            },
+            Precondition::Absent(_) | Precondition::Exists(_) | Precondition::GroupAbsent(_) => Ok(()),
         }
     }
 
@@ -116,6 +129,12 @@ impl State {
                 }
                 self.definitions.insert(*instance, Arc::clone(definitions));
             }
+            Change::PutGroup(group) => {
+                let group = Arc::new(group.at_revision(revision));
+                self.groups.insert(group.name().clone(), Arc::clone(&group));
+                return Ok(Change::PutGroup(group));
+            }
+            Change::DeleteGroup(name) => drop(self.groups.remove(name)),
         }
         Ok(change.clone())
     }
@@ -178,7 +197,8 @@ impl Store for MemoryStore {
             (inner.log.latest(), inner.state.clone())
         };
         let services = state.services.values().cloned().collect();
-        Ok(Image { revision, services, definitions: state.definitions.into_iter().collect() })
+        let groups = state.groups.values().cloned().collect();
+        Ok(Image { revision, services, definitions: state.definitions.into_iter().collect(), groups })
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Revision> {

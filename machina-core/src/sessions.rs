@@ -129,6 +129,19 @@ impl Sessions {
         self.opened(target, true).await
     }
 
+    /// The session with `instance` for a call, if one is open: what nearly every
+    /// call needs, at the cost of a look.
+    pub(crate) fn current(&self, instance: InstanceId) -> Option<Arc<dyn Session>> {
+        let mut slots = self.inner.slots();
+        match slots.by_instance.get_mut(&instance) {
+            Some(Slot::Open { session, used, .. }) if !session.is_closed() => {
+                *used = Instant::now();
+                Some(Arc::clone(session))
+            }
+            _ => None,
+        }
+    }
+
     /// The same for a probe, which does not count as use.
     pub(crate) async fn open_to_probe(&self, target: &Target) -> Result<Opened> {
         self.opened(target, false).await

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::model::{Definitions, InstanceId, Revision, Service, ServiceId, ServiceName};
+use crate::model::{Definitions, Group, GroupName, InstanceId, Revision, Service, ServiceId, ServiceName};
+use crate::replies::{MemoryReplies, Replies};
 
 /// One change of a [`Batch`].
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,10 @@ pub enum Change {
         /// What it publishes.
         definitions: Arc<Definitions>,
     },
+    /// The group is now this. Its `revision` is set by the store.
+    PutGroup(Arc<Group>),
+    /// The group is gone.
+    DeleteGroup(GroupName),
 }
 
 /// What must be true for a batch to be committed.
@@ -47,6 +52,10 @@ pub enum Precondition {
     AtRevision(ServiceId, Revision),
     /// The service exists.
     Exists(ServiceId),
+    /// No group has this name.
+    GroupAbsent(GroupName),
+    /// The group exists and was last changed by this revision.
+    GroupAtRevision(GroupName, Revision),
 }
 
 /// Changes that are committed together or not at all.
@@ -69,6 +78,8 @@ pub struct Image {
     pub services: Vec<Arc<Service>>,
     /// What each instance was last seen to publish.
     pub definitions: BTreeMap<InstanceId, Arc<Definitions>>,
+    /// Every group.
+    pub groups: Vec<Arc<Group>>,
 }
 
 /// What happened after a revision.
@@ -96,6 +107,11 @@ pub enum Changes {
 /// * `removed_instance_loses_its_definitions`: nor of an instance that is no longer declared.
 /// * `definitions_need_their_instance`: those of an undeclared instance are a conflict.
 /// * `instance_ids_are_unique`: two services with one instance id are a conflict.
+/// * `groups_are_kept`: a group that was committed is loaded as it was, and its last state counts.
+/// * `a_group_is_made_once`: [`Precondition::GroupAbsent`] of an existing name is a conflict.
+/// * `a_stale_group_is_a_conflict`: likewise [`Precondition::GroupAtRevision`] of an older revision.
+/// * `a_deleted_group_is_gone`: and its name is free again.
+/// * `groups_are_among_the_changes`: with the revision of their batch.
 /// * `changes_after_a_revision`: the tail is complete and in order.
 /// * `changes_too_old`: a revision from before the oldest remembered one means reload.
 /// * `concurrent_commits`: of two writers with one precondition, one wins.
@@ -105,7 +121,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn load(&self) -> Result<Image>;
 
     /// Commits `batch` and returns its revision, which is also the revision of
-    /// every service in it.
+    /// every service and group in it.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) when a precondition fails;
@@ -285,20 +301,29 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
     async fn trim(&self, kind: EntryKind, retention: Retention) -> Result<u64>;
 }
 
-/// Where a registry keeps things: a store and a journal, often two faces of one.
+/// Where a registry keeps things: a store, a journal and replies, often faces of one.
 #[derive(Debug, Clone)]
 pub struct Backend {
     /// Keeps what was declared.
     pub store: Arc<dyn Store>,
     /// Remembers what happened.
     pub journal: Arc<dyn Journal>,
+    /// Remembers what was answered.
+    pub replies: Arc<dyn Replies>,
 }
 
 impl Backend {
-    /// A back-end that is store and journal in one.
+    /// A back-end that is store and journal in one, and remembers in memory what
+    /// was answered.
     pub fn of<T: Store + Journal>(both: T) -> Self {
         let both = Arc::new(both);
-        Self { store: both.clone(), journal: both }
+        Self { store: both.clone(), journal: both, replies: Arc::new(MemoryReplies::new()) }
+    }
+
+    /// A back-end that is store, journal and replies in one.
+    pub fn whole<T: Store + Journal + Replies>(all: T) -> Self {
+        let all = Arc::new(all);
+        Self { store: all.clone(), journal: all.clone(), replies: all }
     }
 }
 

@@ -10,8 +10,11 @@ use crate::cell::Cell;
 use crate::config::{HealthConfig, StartPolicy};
 use crate::error::Result;
 use crate::health::{Health, HealthState, ReasonCode, Status};
-use crate::model::{AdminState, Definitions, Endpoint, Instance, InstanceId, Revision, Service, ServiceId, Tool};
+use crate::model::{
+    AdminState, Definitions, Endpoint, Group, GroupName, Instance, InstanceId, Revision, Service, ServiceId, Tool,
+};
 use crate::query::{Page, Query};
+use crate::statistics::{CallOutcome, InstanceStatistics, ServiceCounters, ServiceStatistics};
 
 /// A service with everything known about it.
 #[derive(Debug, Clone)]
@@ -24,6 +27,7 @@ pub struct ServiceView {
     haystack: Arc<str>,
     /// How many calls were routed.
     calls: Arc<AtomicU64>,
+    statistics: Arc<ServiceCounters>,
 }
 
 /// What is known about one instance.
@@ -70,6 +74,8 @@ pub(crate) enum Delta {
         service: ServiceId,
         instance: InstanceId,
     },
+    PutGroup(Arc<Group>),
+    DeleteGroup(GroupName),
 }
 
 /// The whole registry at one moment. Cheap to keep, never changes.
@@ -77,13 +83,14 @@ pub(crate) enum Delta {
 pub struct View {
     revision: Revision,
     catalog: Catalog,
+    groups: imbl::OrdMap<GroupName, Arc<Group>>,
 }
 
 impl View {
     /// The view after `changes`, standing at `revision`. Everything that did not
     /// change is shared with this one.
     pub(crate) fn next(&self, revision: Revision, changes: &[Delta], health: &HealthConfig) -> Self {
-        let mut catalog = self.catalog.clone();
+        let (mut catalog, mut groups) = (self.catalog.clone(), self.groups.clone());
         for change in changes {
             match change {
                 Delta::Delete(id) => catalog.remove(*id),
@@ -95,9 +102,11 @@ impl View {
                     catalog.change(*service, |view| view.define(*instance, definitions));
                 }
                 Delta::Health { service, instance } => catalog.change(*service, |view| view.refresh(*instance)),
+                Delta::PutGroup(group) => drop(groups.insert(group.name().clone(), Arc::clone(group))),
+                Delta::DeleteGroup(name) => drop(groups.remove(name)),
             }
         }
-        Self { revision, catalog }
+        Self { revision, catalog, groups }
     }
 
     /// The revision that the view stands at.
@@ -141,6 +150,17 @@ impl View {
         self.catalog.iter()
     }
 
+    /// All groups, by name.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &Arc<Group>> {
+        self.groups.values()
+    }
+
+    /// The group of this name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(name)
+    }
+
     /// One page of the services that `query` asks for.
     ///
     /// # Errors
@@ -168,6 +188,7 @@ impl ServiceView {
         });
         let haystack = haystack(&service).into();
         let calls = before.map(|before| Arc::clone(&before.calls)).unwrap_or_default();
+        let statistics = before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default();
         let mut view = Self {
             observed: observed.collect(),
             service,
@@ -175,6 +196,7 @@ impl ServiceView {
             status: Status::Unknown,
             haystack,
             calls,
+            statistics,
         };
         view.collect_tools();
         view.judge();
@@ -298,12 +320,30 @@ impl ServiceView {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// Counts a call of `tool` that has ended.
+    pub(crate) fn count_call(&self, tool: &str, duration: std::time::Duration, outcome: CallOutcome) {
+        self.statistics.ended(self.tool(tool).map(|_| tool), duration, outcome);
+    }
+
+    /// The calls of the service since this process started, in all and by tool.
+    #[must_use]
+    pub fn statistics(&self) -> ServiceStatistics {
+        self.statistics.snapshot()
+    }
+
     pub(crate) fn contains_words(&self, text: &str) -> bool {
         text.to_lowercase().split_whitespace().all(|word| self.haystack.contains(word))
     }
 }
 
 impl InstanceView {
+    /// The attempts of calls at the instance, and its probes, since this process
+    /// started.
+    #[must_use]
+    pub fn statistics(&self) -> InstanceStatistics {
+        self.cell.statistics.snapshot()
+    }
+
     fn of(cell: Arc<Cell>, definitions: Option<Arc<Definitions>>) -> Self {
         Self { health: cell.health(), definitions, status: Status::Unknown, cell }
     }
@@ -333,7 +373,7 @@ fn status_of(admin_state: AdminState, health: &Health) -> Status {
             _ => Status::Healthy,
         },
         (AdminState::Enabled, HealthState::Suspect | HealthState::Recovering) => Status::Degraded,
-        (AdminState::Enabled, HealthState::Unhealthy) => Status::Unhealthy,
+        (AdminState::Enabled, HealthState::Unhealthy | HealthState::Expired) => Status::Unhealthy,
     }
 }
 

@@ -51,6 +51,9 @@ pub enum Mutation {
         instance: Option<InstanceId>,
         /// What the operator says.
         admin_state: AdminState,
+        /// Why, in at most 500 characters. Stands in the audit trail, and is kept
+        /// until the next state; without one, that of the same state stays.
+        reason: Option<String>,
     },
 }
 
@@ -129,17 +132,21 @@ impl Planner<'_> {
                 self.update(&service, spec, "update")
             }
             Mutation::Deregister { name, expected } => self.deregister(&name, expected),
-            Mutation::SetAdminState { name, instance, admin_state } => {
+            Mutation::SetAdminState { name, instance, admin_state, reason } => {
                 let service = self.existing(&name, None)?;
                 let mut spec = service.spec.clone();
-                match instance {
-                    None => spec.admin_state = admin_state,
+                let (state, kept) = match instance {
+                    None => (&mut spec.admin_state, &mut spec.admin_reason),
                     Some(id) => {
                         let found = spec.instances.iter_mut().find(|instance| instance.id == id);
                         let found = found.ok_or_else(|| no_instance(&name, id))?;
-                        found.admin_state = admin_state;
+                        (&mut found.admin_state, &mut found.admin_reason)
                     }
+                };
+                if reason.is_some() || *state != admin_state {
+                    *kept = reason;
                 }
+                *state = admin_state;
                 self.update(&service, spec, admin_state.as_str())
             }
         }
@@ -178,6 +185,7 @@ impl Planner<'_> {
             instance.adopt(id);
         }
         self.check(&spec)?;
+        spec.drop_stale_reasons();
         let now = clock::now();
         let service = Service {
             id: ServiceId::generate(),
@@ -205,6 +213,8 @@ impl Planner<'_> {
         spec.restore_secrets(&before.spec.secrets());
         renew_changed(before, &mut spec);
         self.check(&spec)?;
+        let reason = new_reason(&before.spec, &spec);
+        spec.drop_stale_reasons();
         if spec == before.spec {
             self.plan.put.push(spec.name);
             return Ok(());
@@ -214,11 +224,16 @@ impl Planner<'_> {
         }
         if spec.name != *before.name() {
             self.changed.insert(before.name().clone(), None);
+            self.audit(before.name(), "rename", parting(&before.spec));
         }
         let fields = changed_fields(&before.spec, &spec);
         let service =
             Service { updated_at: clock::now(), updated_by: self.principal.id.clone(), spec, ..Service::clone(before) };
-        self.put(service, action, json!({ "fields": fields }));
+        let detail = match reason {
+            Some(reason) => json!({ "fields": fields, "reason": reason }),
+            None => json!({ "fields": fields }),
+        };
+        self.put(service, action, detail);
         Ok(())
     }
 
@@ -267,7 +282,7 @@ impl Planner<'_> {
         self.count -= 1;
         self.plan.batch.changes.push(Change::DeleteService { id: service.id, name: name.clone() });
         self.plan.deltas.push(Delta::Delete(service.id));
-        self.audit(name, "deregister", json!({}));
+        self.audit(name, "deregister", parting(&service.spec));
         Ok(())
     }
 
@@ -291,6 +306,11 @@ impl Planner<'_> {
     }
 }
 
+/// What is remembered of a service that goes, for those who could see it.
+fn parting(spec: &ServiceSpec) -> Value {
+    json!({ "version": spec.version, "tenant": spec.tenant })
+}
+
 /// Gives an instance that is reached in another way a new identity: what was
 /// seen of the old one says nothing about it. What a process is started with
 /// is part of how it is reached.
@@ -303,6 +323,16 @@ fn renew_changed(before: &Service, spec: &mut ServiceSpec) {
             instance.adopt(InstanceId::generate());
         }
     }
+}
+
+/// Why the operator says something else than before, where that is said.
+fn new_reason(before: &ServiceSpec, after: &ServiceSpec) -> Option<String> {
+    let instances = after.instances.iter().map(|one| {
+        let known = before.instances.iter().find(|known| known.id == one.id);
+        (known.and_then(|known| known.admin_reason.as_ref()), one.admin_reason.as_ref())
+    });
+    let mut said = std::iter::once((before.admin_reason.as_ref(), after.admin_reason.as_ref())).chain(instances);
+    said.find_map(|(old, new)| new.filter(|_| old != new)).cloned()
 }
 
 /// How an instance looks to a reader, as far as it says where it runs.

@@ -46,7 +46,7 @@ use crate::sqlite::SqliteStore;
 pub async fn open(url: &str) -> Result<Backend> {
     match Address::parse(url)? {
         Address::Memory => Ok(Backend::of(MemoryStore::new())),
-        Address::Sqlite(path) => Ok(Backend::of(SqliteStore::open(&path).await?)),
+        Address::Sqlite(path) => Ok(Backend::whole(SqliteStore::open(&path).await?)),
     }
 }
 

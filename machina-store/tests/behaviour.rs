@@ -22,3 +22,4 @@ async fn sqlite() -> Fixture {
 }
 
 machina_core::store_suite!(sqlite().await);
+machina_core::replies_suite!(sqlite().await);

@@ -165,7 +165,19 @@ async fn a_newer_schema_is_refused() {
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                  VALUES (999, 'from the future', 1, x'00', 0)";
     tamper(&path, newer).await;
-    assert_refused(&path, ErrorKind::Unsupported, "it has schema 999, and this one knows only up to 1").await;
+    assert_refused(&path, ErrorKind::Unsupported, "it has schema 999, and this one knows only up to 3").await;
+}
+
+#[tokio::test]
+async fn an_older_schema_is_brought_up_to_date_with_what_is_in_it() {
+    let (_directory, path) = directory();
+    closed_store(&path).await;
+    let older = "ALTER TABLE services DROP COLUMN admin_reason; ALTER TABLE instances DROP COLUMN admin_reason; \
+                 ALTER TABLE instances DROP COLUMN lease_ttl_ms; DELETE FROM _sqlx_migrations WHERE version = 3";
+    tamper(&path, older).await;
+    let backend = open(&path).await.unwrap();
+    assert_eq!(backend.store.load().await.unwrap().services.len(), 1);
+    backend.store.commit(&put("b")).await.unwrap();
 }
 
 #[tokio::test]

@@ -132,7 +132,7 @@ mod tests {
         described["instances"][0]["weight"] = json!(7);
         put(&outside, described).await.unwrap();
         let name = ServiceName::new("disk").unwrap();
-        let disable = Mutation::SetAdminState { name, instance: None, admin_state: AdminState::Disabled };
+        let disable = Mutation::SetAdminState { name, instance: None, admin_state: AdminState::Disabled, reason: None };
         outside.apply(vec![disable]).await.unwrap();
 
         let changes: [(&str, Value); 5] = [

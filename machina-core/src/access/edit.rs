@@ -107,11 +107,12 @@ impl Scoped {
     }
 
     /// Takes a service out for maintenance, or back into use; one that is out for
-    /// another reason stays out.
+    /// another reason stays out. `reason` says why, in at most 500 characters: it
+    /// stands in the audit trail, and in reports until maintenance ends.
     ///
     /// # Errors
     /// As [`Mutation::SetAdminState`].
-    pub async fn set_maintenance(&self, name: &str, maintained: bool) -> Result<Applied> {
+    pub async fn set_maintenance(&self, name: &str, maintained: bool, reason: Option<&str>) -> Result<Applied> {
         self.edit(name, None, |record| {
             let out = record.get("admin_state").and_then(Value::as_str) == Some(AdminState::Maintenance.as_str());
             let state = match (maintained, out) {
@@ -121,6 +122,26 @@ impl Scoped {
             };
             record.shift_remove("enabled");
             record.insert("admin_state".to_owned(), state.as_str().into());
+            if !out {
+                record.shift_remove("admin_reason");
+            }
+            if let Some(reason) = reason {
+                record.insert("admin_reason".to_owned(), reason.into());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Switches a service off that is enabled, and on otherwise.
+    ///
+    /// # Errors
+    /// As [`Mutation::SetAdminState`].
+    pub async fn toggle(&self, name: &str) -> Result<Applied> {
+        self.edit(name, None, |record| {
+            record.shift_remove("admin_state");
+            let enabled = record.get("enabled").and_then(Value::as_bool).unwrap_or_default();
+            record.insert("enabled".to_owned(), (!enabled).into());
             Ok(())
         })
         .await

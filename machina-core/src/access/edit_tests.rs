@@ -124,13 +124,83 @@ async fn maintenance_ends_only_where_it_began() {
     let machina = registry(web()).await;
     let system = machina.system();
     let state = || machina.get("web").unwrap().service().spec.admin_state;
-    system.set_maintenance("web", true).await.unwrap();
+    system.set_maintenance("web", true, None).await.unwrap();
     assert_eq!(state(), AdminState::Maintenance);
-    system.set_maintenance("web", false).await.unwrap();
+    system.set_maintenance("web", false, None).await.unwrap();
     assert_eq!(state(), AdminState::Enabled);
     system.patch("web", &json!({"enabled": false}), None).await.unwrap();
-    system.set_maintenance("web", false).await.unwrap();
+    system.set_maintenance("web", false, None).await.unwrap();
     assert_eq!(state(), AdminState::Disabled);
+}
+
+#[tokio::test]
+async fn a_reason_stands_in_the_record_and_in_the_audit_trail_until_the_state_ends() {
+    let machina = registry(web()).await;
+    let system = machina.system();
+    let reason = || machina.get("web").unwrap().service().spec.admin_reason.clone();
+    system.set_maintenance("web", true, Some("a new disk")).await.unwrap();
+    system.set_maintenance("web", true, None).await.unwrap();
+    assert_eq!(reason().as_deref(), Some("a new disk"), "said once, it stays");
+    assert_eq!(system.get("web").await.unwrap().declared["admin_reason"], "a new disk");
+    assert_eq!(system.health("web").await.unwrap().admin_reason.as_deref(), Some("a new disk"));
+    let explained = crate::machina::Router::explain(system, "web", None).await.unwrap();
+    assert_eq!(explained.admin_reason.as_deref(), Some("a new disk"));
+    assert_eq!(explained.candidates[0].reason, "the service is maintenance: a new disk");
+
+    let long = "x".repeat(501);
+    let error = system.set_maintenance("web", true, Some(&long)).await.unwrap_err();
+    assert_eq!((error.kind(), error.context().problems[0].field.as_str()), (ErrorKind::Invalid, "admin_reason"));
+    system.set_maintenance("web", false, Some("it is in")).await.unwrap();
+    assert_eq!(reason(), None, "an enabled service needs no reason");
+
+    let said = system.journal(&crate::JournalQuery::of(crate::EntryKind::Audit)).await.unwrap().entries;
+    let reasons: Vec<_> = said
+        .iter()
+        .filter_map(|entry| match &entry.what {
+            crate::What::Audit { detail, .. } => detail.get("reason").and_then(Value::as_str),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reasons, ["it is in", "a new disk"], "newest first");
+}
+
+#[tokio::test]
+async fn an_instance_has_a_reason_of_its_own() {
+    let machina = registry(web()).await;
+    let id = machina.get("web").unwrap().service().spec.instances[0].id;
+    let name = crate::ServiceName::new("web").unwrap();
+    let say = |admin_state, reason: Option<&str>| {
+        let (name, reason) = (name.clone(), reason.map(str::to_owned));
+        machina.apply(vec![Mutation::SetAdminState { name, instance: Some(id), admin_state, reason }])
+    };
+    say(AdminState::Quarantined, Some("its tools changed")).await.unwrap();
+    let health = machina.health("web").await.unwrap();
+    assert_eq!(health.instances[0].admin_reason.as_deref(), Some("its tools changed"));
+    assert_eq!((health.admin_reason, health.instances[1].admin_reason.clone()), (None, None));
+    say(AdminState::Draining, None).await.unwrap();
+    assert_eq!(machina.health("web").await.unwrap().instances[0].admin_reason, None, "that was another state");
+    let long = "x".repeat(501);
+    assert_eq!(say(AdminState::Draining, Some(&long)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    say(AdminState::Draining, Some("x")).await.unwrap();
+    say(AdminState::Enabled, None).await.unwrap();
+    assert_eq!(machina.health("web").await.unwrap().instances[0].admin_reason, None);
+}
+
+#[tokio::test]
+async fn a_toggle_switches_off_and_on() {
+    let machina = registry(web()).await;
+    let system = machina.system();
+    let state = || machina.get("web").unwrap().service().spec.admin_state;
+    for expected in [AdminState::Disabled, AdminState::Enabled] {
+        system.toggle("web").await.unwrap();
+        assert_eq!(state(), expected);
+    }
+    system.set_maintenance("web", true, None).await.unwrap();
+    system.toggle("web").await.unwrap();
+    assert_eq!(state(), AdminState::Enabled);
+    let (a, b) = tokio::join!(system.toggle("web"), system.toggle("web"));
+    assert!(a.is_ok() && b.is_ok());
+    assert_eq!(state(), AdminState::Enabled, "each of them counts");
 }
 
 #[tokio::test]
@@ -162,7 +232,7 @@ async fn roles_are_kept() {
         developer.add_instance("web", &json!({}), None).await.map(drop),
         developer.patch_instance("web", id, &json!({}), None).await.map(drop),
         developer.remove_instance("web", id, None).await.map(drop),
-        developer.set_maintenance("web", true).await.map(drop),
+        developer.set_maintenance("web", true, None).await.map(drop),
     ];
     assert!(refused.iter().all(|outcome| outcome.as_ref().unwrap_err().kind() == ErrorKind::Forbidden));
 }

@@ -1,10 +1,20 @@
 //! Who may do what.
 
 mod commands;
+mod departed;
+mod discover;
 mod edit;
+mod groups;
+mod heartbeats;
+mod maintenance;
 mod principal;
 mod requests;
 mod scoped;
+mod search;
+mod self_report;
 
+pub use departed::Departed;
+pub use discover::{Discovered, Reachable};
+pub use groups::GroupReport;
 pub use principal::{Principal, Role};
 pub use scoped::Scoped;

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::machina::Router;
 use crate::model::ToolCall;
 use crate::route::{CallKey, CallOptions, CallReport, Carried, Explanation, Route, UpstreamRequest, carry, explain};
+use crate::statistics::CallOutcome;
 use crate::store::{Entry, What};
 use crate::view::ServiceView;
 
@@ -92,7 +93,25 @@ impl Router for Scoped {
             duration_ms,
         });
         self.record_call(request, started, &outcome);
+        if !options.cancelled.is_cancelled() {
+            count(&view, request, started.elapsed(), &outcome);
+        }
         outcome.inspect_err(|error| core.doubt_definitions(&view, error))
+    }
+}
+
+/// Counts a call that its caller did not cancel.
+fn count(view: &ServiceView, call: &ToolCall, duration: std::time::Duration, outcome: &Result<CallReport>) {
+    let counted = match outcome {
+        Ok(report) if report.result.is_error() => CallOutcome::ToolError,
+        Ok(_) => CallOutcome::Answered,
+        Err(error) => CallOutcome::Failed(error.kind()),
+    };
+    view.count_call(call.tool.as_str(), duration, counted);
+    if let (CallOutcome::ToolError, Ok(report)) = (counted, outcome)
+        && let Some((_, seen)) = view.instance(report.instance)
+    {
+        seen.cell.statistics.tool_failed();
     }
 }
 

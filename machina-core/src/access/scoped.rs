@@ -6,12 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::commands::refuse_new_commands;
+use super::groups::GroupReport;
+use super::heartbeats::registered;
 use super::principal::{Principal, Role};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::event::{EventCursor, EventStream};
 use crate::machina::{Applied, Registry, ToolPage, ToolQuery};
-use crate::model::{Revision, ServiceName};
+use crate::model::{GroupSpec, Revision};
 use crate::query::{Page, Query};
 use crate::report::{Overview, ServiceHealth, ServiceReport, ToolReport};
 use crate::store::{JournalPage, JournalQuery};
@@ -142,6 +144,7 @@ impl Scoped {
         let _committing = core.committing.lock().await;
         mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
         let before = core.view();
+        let registered = registered(&mutations);
         let plan = plan(&before, mutations, &self.principal, &core.config.limits)?;
         refuse_new_commands(&before, &plan.deltas, &self.principal, &core.config.access)?;
         let revision = if plan.batch.changes.is_empty() {
@@ -151,7 +154,9 @@ impl Scoped {
         };
         let view = core.view();
         let services = plan.put.iter().filter_map(|name| view.get(name.as_str()).cloned()).collect();
-        Ok(Applied { revision, services })
+        let applied = Applied { revision, services };
+        self.heard_of(&registered, &applied);
+        Ok(applied)
     }
 
     fn may_write(&self, mutation: &Mutation) -> Result<()> {
@@ -207,21 +212,7 @@ impl Registry for Scoped {
     }
 
     async fn find_tools(&self, text: &str, limit: usize) -> Result<Vec<ToolReport>> {
-        if text.trim().is_empty() {
-            return Err(Error::invalid_field("text", "must say what the tool is to do"));
-        }
-        if !(1..=FOUND_MAX).contains(&limit) {
-            return Err(Error::invalid_field("limit", format!("must be 1 to {FOUND_MAX}, is {limit}")));
-        }
-        let view = self.core.view();
-        let admits = |name: &ServiceName| {
-            view.get(name.as_str()).is_some_and(|view| {
-                let spec = &view.service().spec;
-                spec.admin_state.admits_calls() && self.principal.sees(spec.tenant.as_deref())
-            })
-        };
-        let hits = self.core.index.search(text, limit, &admits);
-        Ok(hits.iter().map(|hit| ToolReport::of(&hit.service, &hit.tool, Some(hit.score))).collect())
+        self.search(text, limit, None)
     }
 
     async fn health(&self, name: &str) -> Result<ServiceHealth> {
@@ -245,13 +236,27 @@ impl Registry for Scoped {
             None => self.core.events.subscribe(),
         })
     }
+
+    async fn groups(&self) -> Result<Vec<GroupReport>> {
+        Ok(Self::groups(self).iter().map(|group| self.group_report(group)).collect())
+    }
+
+    async fn group(&self, name: &str) -> Result<GroupReport> {
+        Ok(self.group_report(&*Self::group(self, name)?))
+    }
+
+    async fn put_group(&self, spec: GroupSpec, expected: Option<Revision>, create_only: bool) -> Result<GroupReport> {
+        let group = Self::put_group(self, spec, expected, create_only).await?;
+        Ok(self.group_report(&group))
+    }
+
+    async fn remove_group(&self, name: &str, expected: Option<Revision>) -> Result<Revision> {
+        Self::remove_group(self, name, expected).await
+    }
 }
 
 /// How many journal entries one page has at most.
 const ENTRIES_MAX: u32 = 1000;
-
-/// How many tools one search returns at most.
-const FOUND_MAX: usize = 100;
 
 fn missing(name: &str) -> Error {
     Error::not_found(format!("no service is named `{}`", name.escape_debug()))

@@ -2,6 +2,8 @@
 
 mod definitions;
 mod endpoint;
+mod exposure;
+mod group;
 mod instance;
 mod name;
 mod policy;
@@ -11,8 +13,10 @@ mod tool;
 
 pub use definitions::{Definitions, RejectedTool};
 pub use endpoint::{Endpoint, HttpEndpoint, OpenApiEndpoint, StdioEndpoint, UrlEndpoint};
+pub use exposure::{ToolMode, ToolPrefix};
+pub use group::{Group, GroupMember, GroupSpec, ToolPattern};
 pub use instance::{AdminState, Instance};
-pub use name::{InstanceId, Revision, ServiceId, ServiceName, Tag, ToolName};
+pub use name::{GroupName, InstanceId, Revision, ServiceId, ServiceName, Tag, ToolName};
 pub use policy::{BalancerKind, HealthPolicy, RoutingPolicy};
 pub(crate) use policy::{between, count};
 pub use sensitive::{Sensitive, SensitiveMap};

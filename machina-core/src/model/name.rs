@@ -83,6 +83,11 @@ text_type! {
     ServiceName, "name", check_service_name
 }
 text_type! {
+    /// The unique name of a group: `[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?`, so that
+    /// it is one segment of a path.
+    GroupName, "name", check_group_name
+}
+text_type! {
     /// The name of a tool as its server publishes it: 1 to 128 characters, none
     /// of them a control character.
     ToolName, "tool", check_tool_name
@@ -98,28 +103,43 @@ fn check_service_name(text: &str) -> std::result::Result<(), String> {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, text),
     };
-    let lower: fn(char) -> bool = |c| c.is_ascii_lowercase() || c.is_ascii_digit();
     let either: fn(char) -> bool = |c| c.is_ascii_alphanumeric();
-    let inner = |c: char| matches!(c, '.' | '_' | '-');
-    let part = |part: &str, edge: fn(char) -> bool| {
-        part.len() <= 100 && part.starts_with(edge) && part.ends_with(edge) && part.chars().all(|c| edge(c) || inner(c))
-    };
     let good = match namespace {
-        Some(namespace) => part(namespace, either) && part(name, either),
-        None => part(name, lower),
+        Some(namespace) => is_name(namespace, either) && is_name(name, either),
+        None => is_name(name, lower),
     };
     if good {
         return Ok(());
     }
-    let shown: String = text.chars().take(120).collect();
     Err(format!(
         "`{}` is not a service name: use 1 to 100 of a-z 0-9 . _ - with a letter or digit at both ends, optionally \
          after `namespace/`",
-        shown.escape_debug()
+        shown(text)
     ))
 }
 
-fn check_tool_name(text: &str) -> std::result::Result<(), String> {
+fn check_group_name(text: &str) -> std::result::Result<(), String> {
+    if is_name(text, lower) {
+        return Ok(());
+    }
+    let shown = shown(text);
+    Err(format!("`{shown}` is not a group name: use 1 to 100 of a-z 0-9 . _ - with a letter or digit at both ends"))
+}
+
+fn is_name(text: &str, edge: fn(char) -> bool) -> bool {
+    let inner = |c: char| matches!(c, '.' | '_' | '-');
+    text.len() <= 100 && text.starts_with(edge) && text.ends_with(edge) && text.chars().all(|c| edge(c) || inner(c))
+}
+
+fn lower(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(120).collect::<String>().escape_debug().to_string()
+}
+
+pub(super) fn check_tool_name(text: &str) -> std::result::Result<(), String> {
     check_text(text, 128)
 }
 
@@ -229,6 +249,16 @@ mod tests {
             let error = ServiceName::new(bad).unwrap_err();
             assert_eq!(error.context().problems[0].field, "name", "{bad}");
             assert!(serde_json::from_value::<ServiceName>(bad.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn group_names_are_one_segment_of_a_path() {
+        for good in ["a", "data-team.v2_x", &"a".repeat(100)] {
+            assert_eq!(GroupName::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "A", "-a", "a/b", "..", "a b", "ä", &"a".repeat(101)] {
+            assert_eq!(GroupName::new(bad).unwrap_err().context().problems[0].field, "name", "{bad}");
         }
     }
 

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Problem;
 
-mod duration {
+pub(super) mod duration {
     //! Durations in records are text such as `"30s"` or `"1m 30s"`.
-    pub(super) use jiff::fmt::serde::unsigned_duration::friendly::compact::optional;
+    pub(crate) use jiff::fmt::serde::unsigned_duration::friendly::compact::optional;
 }
 
 /// How the health of a service's instances is found out.

@@ -18,7 +18,7 @@ use crate::connect::{CallContext, ProgressSink};
 use crate::error::{Error, Outcome, Phase, Result};
 use crate::health::Observation;
 use crate::model::InstanceId;
-use crate::sessions::{Sessions, target};
+use crate::sessions::{Opened, Sessions, target};
 use crate::view::{InstanceView, ServiceView};
 
 /// How many attempts of a call may come to nothing before anything is sent.
@@ -164,6 +164,7 @@ impl<O: Outbound> Progressing<'_, O> {
         match outcome {
             Ok(result) => {
                 seen.cell.observe_latency(elapsed);
+                seen.cell.statistics.attempted(elapsed, None);
                 (self.route.observe)(instance.id, Observation::pass(elapsed));
                 Ok((result, instance.id))
             }
@@ -171,6 +172,7 @@ impl<O: Outbound> Progressing<'_, O> {
                 let failure = Failure::of(&error, self.has_progressed(), stale);
                 let answered = failure.phase == Phase::Answered;
                 if !cancelled {
+                    seen.cell.statistics.attempted(elapsed, Some(error.kind()));
                     seen.cell.observe_latency(if answered { elapsed } else { elapsed.max(FAILURE_PENALTY) });
                     (self.route.observe)(instance.id, Observation::of_failed_call(&error));
                 }
@@ -179,19 +181,10 @@ impl<O: Outbound> Progressing<'_, O> {
         }
     }
 
-    /// Opens or finds the session and sends the call; says whether the session
+    /// Opens or finds the session and sends the request; says whether the session
     /// had been open before and turned out to be over.
     async fn send(&self, index: usize, seen: &InstanceView, options: &CallOptions) -> (Result<O::Answer>, bool) {
-        let Some(target) = target(self.route.view, index, seen, &self.route.config.sessions) else {
-            return (Err(Error::internal("the instance is gone").at(Phase::NotSent)), false);
-        };
-        let opened = tokio::select! {
-            () = options.cancelled.cancelled() => Err(Error::timeout("the caller cancelled the call")),
-            opened = tokio::time::timeout_at(self.deadline, self.route.sessions.open(&target)) => {
-                opened.unwrap_or_else(|_| Err(Error::timeout("the deadline passed while the instance was starting")))
-            }
-        };
-        let opened = match opened {
+        let opened = match self.open(index, seen, options).await {
             Ok(opened) => opened,
             Err(error) => return (Err(error.at(Phase::NotSent)), false),
         };
@@ -206,6 +199,22 @@ impl<O: Outbound> Progressing<'_, O> {
         // A session that is still open after the call was not stale.
         let stale = opened.reused && opened.session.is_closed();
         (outcome, stale)
+    }
+
+    async fn open(&self, index: usize, seen: &InstanceView, options: &CallOptions) -> Result<Opened> {
+        let gone = || Error::internal("the instance is gone");
+        let instance = self.route.view.service().spec.instances.get(index).ok_or_else(gone)?;
+        let sessions = self.route.sessions;
+        if let Some(session) = sessions.current(instance.id) {
+            return Ok(Opened { session, reused: true });
+        }
+        let target = target(self.route.view, index, seen, &self.route.config.sessions).ok_or_else(gone)?;
+        tokio::select! {
+            () = options.cancelled.cancelled() => Err(Error::timeout("the caller cancelled the call")),
+            opened = tokio::time::timeout_at(self.deadline, sessions.open(&target)) => {
+                opened.unwrap_or_else(|_| Err(Error::timeout("the deadline passed while the instance was starting")))
+            }
+        }
     }
 
     fn has_progressed(&self) -> bool {

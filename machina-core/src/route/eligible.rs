@@ -22,7 +22,8 @@ pub enum Standing {
     Failing,
     /// It is certainly down; tried only because nothing else is left.
     Down,
-    /// It may not be used: the operator said so, or it lacks the tool.
+    /// It may not be used: the operator said so, it lacks the tool, or its
+    /// heartbeats have stopped.
     Excluded,
 }
 
@@ -60,6 +61,9 @@ pub struct Explanation {
     pub tool: Option<String>,
     /// What the operator said about the service.
     pub admin_state: AdminState,
+    /// Why, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_reason: Option<String>,
     /// The balancer in use.
     pub balancer: BalancerKind,
     /// Whether a call of the tool may be repeated when its outcome is unknown,
@@ -79,12 +83,14 @@ pub(super) fn standing(
     seen: &InstanceView,
     tool: Option<&str>,
 ) -> (Standing, String) {
-    let declared = view.service().spec.admin_state;
-    if !declared.admits_calls() {
-        return (Standing::Excluded, format!("the service is {}", declared.as_str()));
-    }
-    if !instance.admin_state.admits_calls() {
-        return (Standing::Excluded, format!("the instance is {}", instance.admin_state.as_str()));
+    let spec = &view.service().spec;
+    for (what, state, reason) in
+        [("service", spec.admin_state, &spec.admin_reason), ("instance", instance.admin_state, &instance.admin_reason)]
+    {
+        if !state.admits_calls() {
+            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            return (Standing::Excluded, format!("the {what} is {}{why}", state.as_str()));
+        }
     }
     if let Some(tool) = tool.filter(|tool| !view.may_offer(index, tool)) {
         return (Standing::Excluded, format!("does not offer `{tool}`"));
@@ -99,6 +105,7 @@ pub(super) fn standing(
         HealthState::Unknown | HealthState::Starting | HealthState::Recovering => Standing::Uncertain,
         HealthState::Unhealthy if health.reason.code == ReasonCode::Down => Standing::Down,
         HealthState::Unhealthy => Standing::Failing,
+        HealthState::Expired => Standing::Excluded,
     };
     (standing, why())
 }
@@ -162,6 +169,7 @@ pub(crate) fn explain(view: &ServiceView, tool: Option<&str>, key: CallKey, conf
         service: spec.name.clone(),
         tool: tool.map(str::to_owned),
         admin_state: spec.admin_state,
+        admin_reason: spec.admin_reason.clone(),
         balancer,
         repeatable,
         repeatable_reason: reason.to_owned(),

@@ -2,7 +2,9 @@
 //! compiled with the feature `testing`.
 
 pub mod registry_suite;
+pub mod replies_suite;
 mod sim;
 pub mod store_suite;
+mod watch_suite;
 
 pub use sim::{Behaviour, SimConnector, add_tool, echo_tool};

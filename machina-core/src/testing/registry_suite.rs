@@ -13,10 +13,14 @@ use super::sim::{Behaviour, SimConnector};
 use crate::error::{ErrorKind, Outcome};
 use crate::health::Status;
 use crate::machina::{Registry, Router, ToolQuery};
-use crate::model::{Instance, ServiceName, ServiceSpec, ToolCall, ToolName};
+use crate::model::{GroupSpec, Instance, ServiceName, ServiceSpec, ToolCall, ToolName};
 use crate::query::Query;
 use crate::route::CallOptions;
 use crate::write::Mutation;
+
+pub use super::watch_suite::{
+    changes_are_told_as_they_happen, what_happened_since_is_replayed, who_knows_another_registry_is_told_to_resync,
+};
 
 /// An empty registry and the instances that it can reach.
 #[derive(Debug)]
@@ -38,7 +42,9 @@ macro_rules! registry_suite {
             all_or_nothing, what_is_deregistered_is_gone, unknown_services_and_tools_are_not_found,
             tools_are_listed_and_found, a_call_reaches_an_instance, a_tool_error_is_an_answer,
             a_refusing_instance_is_passed_over, an_unknown_outcome_is_said_and_not_repeated,
-            explain_names_every_instance, health_is_told_per_instance,
+            explain_names_every_instance, health_is_told_per_instance, groups_are_made_read_and_removed,
+            changes_are_told_as_they_happen, what_happened_since_is_replayed,
+            who_knows_another_registry_is_told_to_resync,
         }
     };
     (@ $make:expr => $($behaviour:ident,)*) => {
@@ -332,6 +338,38 @@ behaviours! {
         assert_eq!(explanation.candidates.iter().filter(|candidate| candidate.picked).count(), 1);
         assert!(!explanation.repeatable && explanation.repeatable_reason.contains("trust_annotations"));
         assert_eq!(subject.registry.explain("b", None).await.expect_err("none").kind(), ErrorKind::NotFound);
+    }
+
+    /// A group is made once, read back with what it selects, replaced and removed.
+    groups_are_made_read_and_removed(subject) {
+        let registry = &subject.registry;
+        register(subject, service("a", &[&subject.sim.instance("one")])).await;
+        settle(registry, "a", Status::Healthy).await;
+        let spec = |value| GroupSpec::from_value(value).expect("valid");
+        let members = json!([{"service": "a", "tools": ["ec*"]}, {"service": "b"}]);
+        let made = registry.put_group(spec(json!({"name": "g", "members": members})), None, true).await.expect("made");
+        assert_eq!((made.missing.as_slice(), made.tool_count), ([name("b")].as_slice(), 1));
+        let again = registry.put_group(spec(json!({"name": "g"})), None, true).await;
+        assert_eq!(again.expect_err("taken").kind(), ErrorKind::Conflict);
+        let titled = json!({"name": "g", "title": "G", "members": members});
+        let put = registry.put_group(spec(titled), Some(made.revision), false).await.expect("replaced");
+        assert_eq!((&put.declared.title, put.created_at), (&Some("G".to_owned()), made.created_at));
+        let stale = registry.put_group(spec(json!({"name": "g"})), Some(made.revision), false).await;
+        assert_eq!(stale.expect_err("stale").kind(), ErrorKind::Conflict);
+        let mut wrong = spec(json!({"name": "h"}));
+        wrong.title = Some("x".repeat(201));
+        let error = registry.put_group(wrong, None, false).await.expect_err("invalid");
+        assert_eq!(error.context().problems[0].field, "title");
+        registry.put_group(spec(json!({"name": "h"})), None, false).await.expect("made");
+        let names: Vec<_> = registry.groups().await.expect("listed").into_iter().map(|group| group.declared.name).collect();
+        assert_eq!(names.iter().map(crate::GroupName::as_str).collect::<Vec<_>>(), ["g", "h"]);
+        assert_eq!(registry.group("g").await.expect("found"), put);
+        let stale = registry.remove_group("g", Some(made.revision)).await;
+        assert_eq!(stale.expect_err("stale").kind(), ErrorKind::Conflict);
+        let gone = registry.remove_group("g", Some(put.revision)).await.expect("removed");
+        assert!(gone > put.revision);
+        assert_eq!(registry.group("g").await.expect_err("gone").kind(), ErrorKind::NotFound);
+        assert_eq!(registry.remove_group("g", None).await.expect_err("gone").kind(), ErrorKind::NotFound);
     }
 
     /// The health of each instance is told, with a reason.

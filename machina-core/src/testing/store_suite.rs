@@ -4,12 +4,17 @@
 //! panics where the behaviour differs.
 
 mod fixtures;
+mod groups;
 
 use std::sync::Arc;
 
 use self::fixtures::{
     audit, call, definitions, delete, full_service, name, put, put_definitions, sample, service, time, transition,
     with_instances,
+};
+pub use self::groups::{
+    a_deleted_group_is_gone, a_group_is_made_once, a_stale_group_is_a_conflict, groups_are_among_the_changes,
+    groups_are_kept,
 };
 use crate::error::{ErrorKind, Result};
 use crate::model::{Definitions, InstanceId, Revision, Service};
@@ -37,7 +42,8 @@ macro_rules! store_suite {
             load_of_an_empty_store, commit_then_load, revisions_are_consecutive, commit_is_all_or_nothing,
             create_only, stale_revision_is_a_conflict, names_are_unique, rename_keeps_the_identity,
             delete_removes_definitions, removed_instance_loses_its_definitions, definitions_need_their_instance,
-            instance_ids_are_unique, changes_after_a_revision, changes_too_old, concurrent_commits,
+            instance_ids_are_unique, groups_are_kept, a_group_is_made_once, a_stale_group_is_a_conflict,
+            a_deleted_group_is_gone, groups_are_among_the_changes, changes_after_a_revision, changes_too_old, concurrent_commits,
         }
         $crate::store_suite! { @journal $make => journal_reads_newest_first, journal_filters, journal_trims, }
 
@@ -75,6 +81,7 @@ async fn commit_if(store: &dyn Store, condition: Precondition, change: Change) -
 async fn load(store: &dyn Store) -> Image {
     let mut image = store.load().await.expect("the image is loaded");
     image.services.sort_by_key(|service| service.id);
+    image.groups.sort_by_key(|group| group.name().clone());
     image
 }
 

@@ -7,7 +7,7 @@ use sea_query::{Expr, ExprTrait, OnConflict, Query, Value};
 use sqlx::{Connection, SqliteConnection};
 
 use super::statement::{database_error, execute, fetch_first, get, insert, json, time, unreadable};
-use super::{configs, definitions, journal};
+use super::{configs, definitions, groups, journal};
 
 /// Commits `batch`; returns its revision and the changes as they are remembered.
 pub(super) async fn commit(connection: &mut SqliteConnection, batch: &Batch) -> Result<(Revision, Vec<Change>)> {
@@ -52,6 +52,10 @@ async fn check(connection: &mut SqliteConnection, precondition: &Precondition) -
         Precondition::AtRevision(id, _) | Precondition::Exists(id) => {
             select.and_where(Expr::col("id").eq(id.to_string()))
         }
+        Precondition::GroupAbsent(name) => return groups::check_absent(connection, name).await,
+        Precondition::GroupAtRevision(name, expected) => {
+            return groups::check_revision(connection, name, *expected).await;
+        }
     };
     let found = fetch_first(connection, &select).await?;
     match (precondition, found) {
@@ -66,7 +70,7 @@ async fn check(connection: &mut SqliteConnection, precondition: &Precondition) -
             }
             Err(Error::conflict(format!("service `{name}` is at revision {revision}, not {expected}")))
         }
-        (Precondition::Absent(_), None) | (Precondition::Exists(_), Some(_)) => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -89,6 +93,15 @@ async fn apply(connection: &mut SqliteConnection, change: &Change, revision: Rev
         }
         Change::PutDefinitions { service, instance, definitions } => {
             definitions::put(connection, *service, *instance, definitions).await?;
+            Ok(change.clone())
+        }
+        Change::PutGroup(group) => {
+            let group = group.at_revision(revision);
+            groups::put(connection, &group).await?;
+            Ok(Change::PutGroup(Arc::new(group)))
+        }
+        Change::DeleteGroup(name) => {
+            groups::delete(connection, name).await?;
             Ok(change.clone())
         }
         _ => Err(Error::unsupported("this store does not know this kind of change")),
@@ -129,6 +142,7 @@ async fn upsert_service(connection: &mut SqliteConnection, service: &Service) ->
         ("build_priority", spec.build_priority.as_str().into()),
         ("enabled", (spec.admin_state == AdminState::Enabled).into()),
         ("admin_state", spec.admin_state.as_str().into()),
+        ("admin_reason", spec.admin_reason.clone().into()),
         ("category", spec.category.clone().into()),
         ("tags", json(&spec.tags)?.into()),
         ("capabilities", json(&spec.capabilities)?.into()),
@@ -179,6 +193,7 @@ async fn upsert_instance(
     position: usize,
     instance: &Instance,
 ) -> Result<()> {
+    let lease_ttl_ms = instance.lease_ttl.and_then(|ttl| u64::try_from(ttl.as_millis()).ok());
     let columns = [
         ("id", instance.id.to_string().into()),
         ("service_id", service_id.into()),
@@ -190,6 +205,8 @@ async fn upsert_instance(
         ("zone", instance.zone.clone().into()),
         ("labels", json(&instance.labels)?.into()),
         ("admin_state", instance.admin_state.as_str().into()),
+        ("admin_reason", instance.admin_reason.clone().into()),
+        ("lease_ttl_ms", lease_ttl_ms.into()),
     ];
     let others = columns.each_ref().map(|(name, _)| *name).into_iter().skip(2);
     let mut upsert = insert("instances", columns.clone());

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 
 use super::commit::revision_of;
-use super::definitions;
+use super::{definitions, groups};
 use super::statement::{database_error, fetch, fetch_first, get, get_json, get_parsed, unreadable};
 
 /// The secrets of a service by their place.
@@ -32,8 +32,9 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Image> {
     let rows = fetch(&mut transaction, select.order_by("id", Order::Asc)).await?;
     let services = rows.iter().map(|row| service(row, &secrets).map(Arc::new)).collect::<Result<_>>()?;
     let definitions = definitions::load(&mut transaction).await?;
+    let groups = groups::load(&mut transaction).await?;
     transaction.commit().await.map_err(database_error)?;
-    Ok(Image { revision, services, definitions })
+    Ok(Image { revision, services, definitions, groups })
 }
 
 async fn secrets(connection: &mut SqliteConnection) -> Result<HashMap<String, Secrets>> {

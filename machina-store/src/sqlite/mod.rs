@@ -9,8 +9,10 @@ mod configs;
 mod connect;
 mod definitions;
 mod file;
+mod groups;
 mod journal;
 mod load;
+mod replies;
 mod statement;
 
 use std::future;
@@ -19,8 +21,8 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use machina_core::{
-    Batch, ChangeLog, Changes, Entry, EntryKind, ErrorKind, Image, Journal, JournalPage, JournalQuery, Result,
-    Retention, Revision, Store,
+    Batch, Begun, ChangeLog, Changes, Claim, Entry, EntryKind, ErrorKind, Image, InstanceId, Journal, JournalPage,
+    JournalQuery, Keep, Replies, Reply, ReplyKey, Result, Retention, Revision, Store, Timestamp,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqlitePool};
@@ -35,6 +37,9 @@ pub(crate) struct SqliteStore {
     readers: SqlitePool,
     log: Mutex<ChangeLog>,
     lock: Mutex<Option<FileLock>>,
+    /// Tells this opening of the file from those before it.
+    run: String,
+    reply_limits: replies::Limits,
 }
 
 impl SqliteStore {
@@ -48,7 +53,9 @@ impl SqliteStore {
         let revision = load::revision(&mut *acquire(&writer).await?).await?;
         let log = ChangeLog::new(revision, ChangeLog::CHANGES_MAX);
         tracing::debug!(path = %path.display(), %revision, "opened the store");
-        Ok(Self { writer, readers, log: Mutex::new(log), lock: Mutex::new(Some(lock)) })
+        let (log, lock) = (Mutex::new(log), Mutex::new(Some(lock)));
+        let run = InstanceId::generate().to_string();
+        Ok(Self { writer, readers, log, lock, run, reply_limits: replies::Limits::default() })
     }
 }
 
@@ -136,5 +143,35 @@ impl Journal for SqliteStore {
     }
 }
 
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Replies for SqliteStore {
+    async fn begin(&self, claim: &Claim) -> Result<Begun> {
+        let mut connection = acquire(&self.writer).await?;
+        let begun = replies::begin(&mut connection, claim, &self.run, self.reply_limits).await;
+        settle(connection, begun)
+    }
+
+    async fn finish(&self, key: &ReplyKey, reply: &Reply, keep: Keep) -> Result<()> {
+        let mut connection = acquire(&self.writer).await?;
+        let finished = replies::finish(&mut connection, key, reply, keep, self.reply_limits).await;
+        settle(connection, finished)
+    }
+
+    async fn forget(&self, key: &ReplyKey) -> Result<()> {
+        let mut connection = acquire(&self.writer).await?;
+        let forgotten = replies::forget(&mut connection, key).await;
+        settle(connection, forgotten)
+    }
+
+    async fn trim(&self, now: Timestamp) -> Result<u64> {
+        let mut connection = acquire(&self.writer).await?;
+        let gone = replies::trim(&mut connection, now).await;
+        settle(connection, gone)
+    }
+}
+
+#[cfg(test)]
+mod replies_tests;
 #[cfg(test)]
 mod tests;

@@ -22,11 +22,12 @@ async fn store() -> (TempDir, SqliteStore) {
 
 fn service(name: &str) -> Service {
     let json = json!({
-        "name": name, "tags": ["b", "a"], "required": true, "admin_state": "maintenance", "config": {"z": 1, "a": 2},
+        "name": name, "tags": ["b", "a"], "required": true, "admin_state": "maintenance",
+        "admin_reason": "a new disk", "config": {"z": 1, "a": 2},
         "env": {"TOKEN": "canary-1"}, "instances": [
             {"id": InstanceId::generate(), "region": "eu",
              "stdio": {"command": "serve", "args": ["--token", "canary-2", "-v"], "env": {"KEY": "canary-3"}}},
-            {"id": InstanceId::generate(),
+            {"id": InstanceId::generate(), "lease_ttl": "1m 30s", "admin_state": "draining", "admin_reason": "too hot",
              "http": {"url": "https://u:canary-4@h.example/mcp", "headers": {"Authorization": "canary-5"}}}],
     });
     Service {
@@ -94,6 +95,12 @@ async fn the_tables_speak_for_themselves() {
           FROM instances WHERE position = 0",
             format!("0|stdio|serve --token ******** -v|1|eu|2025-11-25|{at}"),
         ),
+        ("SELECT admin_reason FROM services", "a new disk".to_owned()),
+        (
+            "SELECT admin_state, admin_reason, lease_ttl_ms FROM instances WHERE position = 1",
+            "draining|too hot|90000".to_owned(),
+        ),
+        ("SELECT admin_reason, lease_ttl_ms FROM instances WHERE position = 0", "|".to_owned()),
         (
             "SELECT name, title, description, input_schema, tags FROM tools WHERE position = 1",
             r#"t1|It|Does it.|{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"number"}}}|["k"]"#

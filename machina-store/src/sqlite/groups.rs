@@ -1,0 +1,115 @@
+//! Groups: the declaration whole, for Machina; and its fields, for people.
+
+use std::sync::Arc;
+
+use machina_core::{Error, Group, GroupName, GroupSpec, Result, Revision, ToolMode, ToolPrefix};
+use sea_query::{Expr, ExprTrait, OnConflict, Order, Query};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::commit::{revision_of, revision_value};
+use super::statement::{execute, fetch, fetch_first, get, get_json, get_parsed, insert, json, time};
+
+/// Makes or replaces a group.
+pub(super) async fn put(connection: &mut SqliteConnection, group: &Group) -> Result<()> {
+    let spec = group.spec();
+    let columns = [
+        ("name", spec.name.as_str().into()),
+        ("title", spec.title.clone().into()),
+        ("description", spec.description.as_str().into()),
+        ("tenant", spec.tenant.clone().into()),
+        ("mode", mode(spec.mode).into()),
+        ("prefix", prefix(spec.prefix).into()),
+        ("body", json(spec)?.into()),
+        ("revision", revision_value(group.revision)?),
+        ("created_at", time(group.created_at).into()),
+        ("updated_at", time(group.updated_at).into()),
+        ("updated_by", group.updated_by.as_str().into()),
+    ];
+    let others = columns.each_ref().map(|(name, _)| *name).into_iter().skip(1);
+    let mut upsert = insert("tool_groups", columns.clone());
+    upsert.on_conflict(OnConflict::column("name").update_columns(others).to_owned());
+    execute(connection, &upsert).await?;
+    let mut clear = Query::delete();
+    clear.from_table("tool_group_members").and_where(Expr::col("group_name").eq(spec.name.as_str()));
+    execute(connection, &clear).await?;
+    for (position, member) in spec.members.iter().enumerate() {
+        let columns = [
+            ("group_name", spec.name.as_str().into()),
+            ("position", (position as u64).into()),
+            ("service", member.service.as_str().into()),
+            ("tools", member.tools.as_ref().map(json).transpose()?.into()),
+        ];
+        execute(connection, &insert("tool_group_members", columns)).await?;
+    }
+    Ok(())
+}
+
+const fn mode(mode: ToolMode) -> &'static str {
+    match mode {
+        ToolMode::Meta => "meta",
+        ToolMode::Flat => "flat",
+    }
+}
+
+const fn prefix(prefix: ToolPrefix) -> &'static str {
+    match prefix {
+        ToolPrefix::Always => "always",
+        ToolPrefix::OnCollision => "on_collision",
+        ToolPrefix::None => "none",
+    }
+}
+
+/// Removes a group; its members go with it, by foreign key.
+pub(super) async fn delete(connection: &mut SqliteConnection, name: &GroupName) -> Result<()> {
+    let mut delete = Query::delete();
+    delete.from_table("tool_groups").and_where(Expr::col("name").eq(name.as_str()));
+    execute(connection, &delete).await.map(drop)
+}
+
+/// The revision of the group of this name.
+async fn revision(connection: &mut SqliteConnection, name: &GroupName) -> Result<Option<Revision>> {
+    let mut select = Query::select();
+    select.column("revision").from("tool_groups").and_where(Expr::col("name").eq(name.as_str()));
+    let row = fetch_first(connection, &select).await?;
+    row.map(|row| revision_of(get(&row, "revision")?)).transpose()
+}
+
+/// No group has this name.
+pub(super) async fn check_absent(connection: &mut SqliteConnection, name: &GroupName) -> Result<()> {
+    match revision(connection, name).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::conflict(format!("there is already a group named `{name}`"))),
+    }
+}
+
+/// The group was last changed by this revision.
+pub(super) async fn check_revision(
+    connection: &mut SqliteConnection,
+    name: &GroupName,
+    expected: Revision,
+) -> Result<()> {
+    match revision(connection, name).await? {
+        None => Err(Error::conflict(format!("the group `{name}` does not exist any more"))),
+        Some(now) if now != expected => {
+            Err(Error::conflict(format!("the group `{name}` is at revision {now}, not {expected}")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Every group, by name.
+pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Vec<Arc<Group>>> {
+    let mut select = Query::select();
+    select.columns(["body", "revision", "created_at", "updated_at", "updated_by"]).from("tool_groups");
+    let rows = fetch(connection, select.order_by("name", Order::Asc)).await?;
+    rows.iter().map(|row| group(row).map(Arc::new)).collect()
+}
+
+fn group(row: &SqliteRow) -> Result<Group> {
+    let spec: GroupSpec = get_json(row, "body")?;
+    let mut group = Group::new(spec, get_parsed(row, "created_at")?, get::<String>(row, "updated_by")?);
+    group.updated_at = get_parsed(row, "updated_at")?;
+    group.revision = revision_of(get(row, "revision")?)?;
+    Ok(group)
+}
