@@ -4,13 +4,36 @@
 //! Own code because criterion and divan report each benchmark by itself and
 //! neither prints a ratio between two of one run.
 
+pub mod load;
+pub mod upstream;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 // A benchmark measures real time; tokio's clock, which tests may pause, would do
 // the same with more overhead.
 #[allow(clippy::disallowed_types, reason = "benchmarks measure real time")]
-type Clock = std::time::Instant;
+pub(crate) type Clock = std::time::Instant;
+
+/// The middle of `times`, and the time that 99 in 100 of them do not exceed.
+///
+/// # Panics
+/// If there are none.
+#[must_use]
+pub fn quantiles(times: &mut [Duration]) -> (Duration, Duration) {
+    times.sort();
+    (times[times.len() / 2], times[times.len() * 99 / 100])
+}
+
+/// The middle of some figures.
+///
+/// # Panics
+/// If there are none.
+#[must_use]
+pub fn middle(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
 
 /// Rounds that are counted; each measures both sides.
 const ROUNDS: usize = 31;
@@ -39,8 +62,9 @@ pub fn heading(subject: &str, baseline: &str) {
     show(&format!("{:<58} {:>11} {:>11} {:>11} {:>8}", "", "baseline", "median", "slowest", "ratio"));
 }
 
+/// Prints a line.
 #[allow(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-fn show(line: &str) {
+pub fn show(line: &str) {
     println!("{line}");
 }
 

@@ -11,4 +11,6 @@ mod problem;
 mod server;
 
 pub use client::Client;
-pub use server::{ServerConfig, check_bind, router, router_with, serve};
+pub use server::{
+    ConnectAnswer, ConnectRequest, Extensions, ServerConfig, Snippet, check_bind, router, router_with, serve,
+};

@@ -46,6 +46,8 @@ struct SetAdminState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<InstanceId>,
     admin_state: AdminState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 impl Mutations {
@@ -62,8 +64,8 @@ impl Mutations {
                 Ok(Wire::Update(Update { name, spec: spec.exposed(), expected }))
             }
             Mutation::Deregister { name, expected } => Ok(Wire::Deregister(Deregister { name, expected })),
-            Mutation::SetAdminState { name, instance, admin_state } => {
-                Ok(Wire::SetAdminState(SetAdminState { name, instance, admin_state }))
+            Mutation::SetAdminState { name, instance, admin_state, reason } => {
+                Ok(Wire::SetAdminState(SetAdminState { name, instance, admin_state, reason }))
             }
             _ => Err(Error::unsupported("this mutation cannot be sent to a server")),
         });
@@ -88,8 +90,8 @@ impl Wire {
             Self::Put(spec) => Mutation::Put(record(spec)?),
             Self::Update(Update { name, spec, expected }) => Mutation::Update { name, spec: record(spec)?, expected },
             Self::Deregister(Deregister { name, expected }) => Mutation::Deregister { name, expected },
-            Self::SetAdminState(SetAdminState { name, instance, admin_state }) => {
-                Mutation::SetAdminState { name, instance, admin_state }
+            Self::SetAdminState(SetAdminState { name, instance, admin_state, reason }) => {
+                Mutation::SetAdminState { name, instance, admin_state, reason }
             }
         })
     }
@@ -119,7 +121,7 @@ mod tests {
         let mutations = vec![
             Mutation::Update { name: name.clone(), spec: spec("b"), expected: Some(Revision(7)) },
             Mutation::Deregister { name: name.clone(), expected: None },
-            Mutation::SetAdminState { name, instance, admin_state: AdminState::Draining },
+            Mutation::SetAdminState { name, instance, admin_state: AdminState::Draining, reason: Some("r".to_owned()) },
             Mutation::Register(spec("c")),
             Mutation::Put(spec("d")),
         ];

@@ -10,6 +10,10 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 /// Where the codes are explained; each is a fragment of it.
 const EXPLAINED: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/reference/errors.md");
 
+/// The code of a heartbeat for what is not registered (any more): a kind of
+/// `not_found` that says what to do.
+pub(crate) const NOT_REGISTERED: &str = "service-not-registered";
+
 /// An error as it goes over the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProblemDocument {
@@ -96,10 +100,18 @@ impl ProblemDocument {
         }
     }
 
+    /// The same with another code than that of the error's kind.
+    pub(crate) fn with_code(self, code: &str) -> Self {
+        Self { kind: format!("{EXPLAINED}#{code}"), code: code.to_owned(), ..self }
+    }
+
     /// The error that the document was made of. A code of a later version is
     /// [`ErrorKind::Internal`].
     pub(crate) fn into_error(self) -> Error {
-        let kind = ErrorKind::from_code(&self.code).unwrap_or(ErrorKind::Internal);
+        let kind = match &*self.code {
+            NOT_REGISTERED => ErrorKind::NotFound,
+            code => ErrorKind::from_code(code).unwrap_or(ErrorKind::Internal),
+        };
         Error::new(kind, self.detail).with(|context| {
             *context = ErrorContext {
                 problems: self.errors.into_iter().map(Wrong::into_problem).collect(),

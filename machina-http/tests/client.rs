@@ -28,7 +28,7 @@ struct Remote {
 mod behaves_as_the_registry_does {
     use async_trait::async_trait;
     use machina_core::{
-        Applied, CallOptions, CallReport, EventStream, Explanation, Mutation, Page, Query, Registry, Result, Revision,
+        Applied, CallOptions, CallReport, EventStream, Explanation, GroupReport, GroupSpec, Mutation, Page, Query, Registry, Result, Revision,
         Router, ServiceHealth, ServiceReport, ToolCall, ToolPage, ToolQuery, ToolReport,
     };
 
@@ -59,6 +59,18 @@ mod behaves_as_the_registry_does {
         }
         async fn watch(&self, since: Option<Revision>) -> Result<EventStream> {
             self.client.watch(since).await
+        }
+        async fn groups(&self) -> Result<Vec<GroupReport>> {
+            self.client.groups().await
+        }
+        async fn group(&self, name: &str) -> Result<GroupReport> {
+            self.client.group(name).await
+        }
+        async fn put_group(&self, spec: GroupSpec, at: Option<Revision>, create_only: bool) -> Result<GroupReport> {
+            self.client.put_group(spec, at, create_only).await
+        }
+        async fn remove_group(&self, name: &str, expected: Option<Revision>) -> Result<Revision> {
+            self.client.remove_group(name, expected).await
         }
     }
 
@@ -254,7 +266,7 @@ async fn a_nested_api_is_reached_through_its_path() {
     let address = listener.local_addr().unwrap();
     let nested = axum::Router::new().nest("/registry", router(machina.clone(), &ServerConfig::default()));
     let tasks = machina_core::Tasks::new();
-    drop(tasks.spawn("serve", async move { serve(listener, nested, std::future::pending()).await.unwrap() }));
+    drop(tasks.spawn("serve", async move { serve(listener, nested, &ServerConfig::default(), std::future::pending()).await.unwrap() }));
     for base in [format!("http://{address}/registry"), format!("http://{address}/registry/")] {
         let client = Client::new(&base).unwrap();
         client.apply(vec![Mutation::Put(service("a", &[]))]).await.unwrap();

@@ -181,7 +181,8 @@ async fn serve_at(address: &str, machina: &Machina) -> Stoppable {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, tasks) = (CancellationToken::new(), Tasks::new());
-    let serving = serve(listener, router(machina.clone(), &ServerConfig::default()), stop.clone().cancelled_owned());
+    let config = ServerConfig::default();
+    let serving = serve(listener, router(machina.clone(), &config), &config, stop.clone().cancelled_owned());
     let served = tasks.spawn("serve", async move { serving.await.unwrap() });
     Stoppable { stop, tasks, served, address }
 }
@@ -200,7 +201,7 @@ async fn next(events: &mut EventStream) -> Next {
 
 async fn next_service(events: &mut EventStream) -> String {
     match next(events).await {
-        Next::Event(event) => event.service.to_string(),
+        Next::Event(event) => event.service.as_ref().unwrap().to_string(),
         Next::Resync => "resync".to_owned(),
     }
 }

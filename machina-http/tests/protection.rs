@@ -162,13 +162,13 @@ impl Store for Gated {
 async fn gated() -> (String, Machina, watch::Sender<bool>, Tasks) {
     let gate = watch::Sender::new(true);
     let store = Gated { inner: MemoryStore::default(), open: gate.subscribe() };
-    let backend = Backend { store: Arc::new(store), journal: Arc::new(MemoryStore::default()) };
+    let backend = Backend { store: Arc::new(store), ..Backend::of(MemoryStore::default()) };
     let machina = Machina::builder().backend(backend).open().await.unwrap();
     let config = ServerConfig { request_timeout: Duration::from_millis(100), ..ServerConfig::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (tasks, router) = (Tasks::new(), router(machina.clone(), &config));
-    drop(tasks.spawn("serve", async move { serve(listener, router, std::future::pending()).await.unwrap() }));
+    drop(tasks.spawn("serve", async move { serve(listener, router, &config, std::future::pending()).await.unwrap() }));
     (url, machina, gate, tasks)
 }
 

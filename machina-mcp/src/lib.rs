@@ -8,4 +8,5 @@
 
 pub mod client;
 pub mod formats;
+pub mod registry;
 pub mod server;

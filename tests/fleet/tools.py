@@ -126,13 +126,15 @@ class Uv:
 class Node:
     """`npm`, and a Node that is new enough: the machine's, or one brought into the prefix."""
 
+    minimum = NODE_MINIMUM
+
     def __init__(self, prefix):
         self.npm = shutil.which("npm")
         if not self.npm:
             raise InstallError("no npm: install Node.js 20 or newer with npm")
         self.node = shutil.which("node")
         self.major = self.major_of(self.node)
-        if self.major < NODE_MINIMUM:
+        if self.major < self.minimum:
             self.node = self.provide(prefix)
             self.major = self.major_of(self.node)
 

@@ -232,7 +232,7 @@ async fn a_change_of_the_tools_is_an_event() {
             loop {
                 let Next::Event(event) = events.next().await else { panic!("fell behind") };
                 if let EventKind::DefinitionsChanged { added, removed, changed, .. } = &event.kind {
-                    break (event.service.to_string(), added.clone(), removed.len() + changed.len());
+                    break (event.service.as_ref().unwrap().to_string(), added.clone(), removed.len() + changed.len());
                 }
             }
         };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use machina_tests::closing_line;
 use machina_tests::fleet::{FleetReport, installed};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -26,14 +27,22 @@ async fn the_light_servers_are_healthy_complete_and_answer() {
     assert!(report.settled_after.is_some(), "not all settled in time");
     assert!(report.children >= count, "each is a process: {}", report.children);
     assert_eq!(report.children_left, 0);
+    let expected: usize = report.servers.iter().map(|server| server.expected_tools).sum();
+    assert_eq!(report.flat.len(), 3);
+    for flat in &report.flat {
+        assert!(flat.wrong.is_empty(), "{:?}: {:#?}", flat.prefix, flat.wrong);
+        assert_eq!((flat.tools, flat.distinct, flat.resolved), (expected, expected, expected), "{:?}", flat.prefix);
+        assert!(flat.answered > 0 && flat.longest <= 64, "{flat:?}");
+    }
     assert!(output.status.success(), "{}\n{said}", output.status);
-    println!(
-        "fleet: {count} servers healthy after {:.1} s, {} processes, 0 left after {:.1} s, RSS {} MB",
+    closing_line(&format!(
+        "fleet: {count} servers healthy after {:.1} s, {} processes, 0 left after {:.1} s, RSS {} MB; \
+         flat mode: {expected} tools, all names distinct and resolved, with every prefix",
         report.settled_after.unwrap_or_default(),
         report.children,
         report.closed_after,
         report.resident_after / 1_000_000,
-    );
+    ));
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod fleet;
 mod hosts;
 mod lifecycle;
 mod misbehaviour;
+mod peers;
 mod serve;
 mod tidy;

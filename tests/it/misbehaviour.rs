@@ -264,7 +264,7 @@ async fn a_death_is_noticed_within_a_second() {
                 loop {
                     let Next::Event(event) = events.next().await else { panic!("fell behind") };
                     let down = matches!(&event.kind, EventKind::HealthChanged { to: HealthState::Unhealthy, .. });
-                    if down && event.service.as_str() == name {
+                    if down && event.service.as_ref().is_some_and(|service| service.as_str() == name) {
                         break killed.elapsed();
                     }
                 }

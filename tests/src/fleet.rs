@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
+use crate::flat::{self, FlatReport, Harmless};
 use crate::{Process, call, open, workspace_root};
 
 /// Where the list says that the page lies which `fetch` is to get.
@@ -91,6 +92,8 @@ pub struct FleetReport {
     pub servers: Vec<ServerReport>,
     /// Seconds until all had settled; `None` if some had not in time.
     pub settled_after: Option<f64>,
+    /// What a client of flat mode saw, with each way to name tools.
+    pub flat: Vec<FlatReport>,
     /// Memory of this process before anything was registered, in bytes.
     pub resident_before: u64,
     /// … and with all of them registered and called.
@@ -141,6 +144,8 @@ pub async fn run(servers: &[Server], patience: Duration, on_settled: impl Fn(&st
         join_all(servers.iter().map(|server| server.report(&machina, &page, settled.get(&server.name)))).await;
     let resident_after = own.resident_bytes().unwrap_or_default();
     let children = own.descendants();
+    let harmless: Vec<Harmless> = servers.iter().filter_map(|server| server.harmless(&page)).collect();
+    let flat = flat::look(&machina, &harmless).await;
     let closing = Instant::now();
     machina.close().await;
     let closed_after = closing.elapsed().as_secs_f64();
@@ -148,6 +153,7 @@ pub async fn run(servers: &[Server], patience: Duration, on_settled: impl Fn(&st
     FleetReport {
         servers: reports,
         settled_after: settled.values().copied().reduce(f64::max).filter(|_| all_settled),
+        flat,
         resident_before,
         resident_after,
         children: children.len(),
@@ -198,6 +204,20 @@ async fn serve_page(tasks: &Tasks) -> String {
     address
 }
 
+impl FleetReport {
+    /// Whether every server is good, flat mode shows exactly their tools, and no
+    /// process is left.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let expected: usize = self.servers.iter().map(|server| server.expected_tools).sum();
+        let as_published = |flat: &FlatReport| {
+            flat.wrong.is_empty() && flat.tools == expected && flat.distinct == expected && flat.resolved == expected
+        };
+        let all_good = self.servers.iter().all(ServerReport::is_good) && self.children_left == 0;
+        all_good && !self.flat.is_empty() && self.flat.iter().all(as_published)
+    }
+}
+
 impl Server {
     fn spec(&self) -> ServiceSpec {
         let mut endpoint = StdioEndpoint::new(&self.command, &self.args);
@@ -213,9 +233,17 @@ impl Server {
         self.expected_tools.saturating_sub(withheld)
     }
 
+    /// Its harmless call, with the page where it really lies.
+    fn harmless(&self, page: &str) -> Option<Harmless> {
+        let call = self.call.as_ref()?;
+        let arguments = call.arguments.to_string().replace(PAGE_IN_LIST, page);
+        let arguments = serde_json::from_str(&arguments).expect("an address in JSON does not break it");
+        Some(Harmless { original: (self.name.clone(), call.tool.clone()), arguments })
+    }
+
     async fn report(&self, machina: &Machina, page: &str, settled_after: Option<&f64>) -> ServerReport {
-        let call = match &self.call {
-            Some(harmless) => Some(self.call(machina, harmless, page).await),
+        let call = match self.harmless(page) {
+            Some(harmless) => Some(self.call(machina, harmless).await),
             None => None,
         };
         let service = machina.get(&self.name);
@@ -235,11 +263,9 @@ impl Server {
         }
     }
 
-    async fn call(&self, machina: &Machina, harmless: &HarmlessCall, page: &str) -> Result<String, String> {
-        let arguments = harmless.arguments.to_string().replace(PAGE_IN_LIST, page);
-        let arguments = serde_json::from_str(&arguments).map_err(|error| error.to_string())?;
+    async fn call(&self, machina: &Machina, harmless: Harmless) -> Result<String, String> {
         let options = CallOptions { timeout: Some(CALL_MAX), ..CallOptions::default() };
-        let answer = machina.call(&call(&self.name, &harmless.tool, arguments), &options).await;
+        let answer = machina.call(&call(&self.name, &harmless.original.1, harmless.arguments), &options).await;
         let result = answer.map_err(|error| error.to_string())?.result;
         if result.is_error() { Err(result.text()) } else { Ok(result.text()) }
     }

@@ -4,17 +4,21 @@
 
 mod binaries;
 mod fixture;
+mod flat;
 pub mod fleet;
 mod journal;
 mod machina;
+mod peers;
 mod process;
 mod registry;
 mod wait;
 
 pub use binaries::{fixture_binary, machina_binary, workspace_root};
 pub use fixture::Fixture;
+pub use flat::FlatReport;
 pub use journal::{JournalEntry, JournalEvent, JournalFile};
 pub use machina::{Answer, MachinaProcess, ask};
+pub use peers::{Peers, Ran, closing_line};
 pub use process::{Process, wait_until_gone};
 pub use registry::{call, open, open_with, settled};
 pub use wait::wait_until;

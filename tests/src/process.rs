@@ -76,6 +76,18 @@ impl Process {
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     }
 
+    /// How much time its threads have spent on a processor until now, with a
+    /// resolution of 10 ms; `None` if it is gone.
+    #[must_use]
+    pub fn processor_time(self) -> Option<Duration> {
+        /// The unit of `/proc` (`USER_HZ`) is 100 a second on every Linux.
+        const TICK: Duration = Duration::from_millis(10);
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index)?.parse::<u32>().ok();
+        Some(TICK * (ticks(11)? + ticks(12)?))
+    }
+
     /// Sends a signal to it alone; to no one if it is gone.
     pub fn signal(self, signal: Signal) {
         if let Some(pid) = self.raw().filter(|_| self.is_alive()) {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
-use machina_core::{Error, ErrorKind, Phase, Result};
+use http::header::{CONTENT_TYPE, IF_MATCH};
+use machina_core::{Error, ErrorKind, Phase, Result, Revision};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,26 @@ impl Client {
     ) -> Result<T> {
         let request = self.http.request(Method::POST, self.url(path)?).json(body);
         self.exchange(request.timeout(timeout.unwrap_or(TIMEOUT))).await
+    }
+
+    /// Replaces a resource with `body`, if it is at the revision `expected`.
+    pub(super) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        expected: Option<Revision>,
+    ) -> Result<T> {
+        let request = self.http.request(Method::PUT, self.url(path)?).json(body);
+        self.exchange(if_at(request, expected).timeout(TIMEOUT)).await
+    }
+
+    /// Removes a resource, if it is at the revision `expected`; returns the
+    /// revision at which it is gone.
+    pub(super) async fn delete(&self, path: &[&str], expected: Option<Revision>) -> Result<Revision> {
+        let request = self.http.request(Method::DELETE, self.url(path)?);
+        let response = self.accepted(if_at(request, expected).timeout(TIMEOUT)).await?;
+        let revision = response.headers().get("x-machina-revision").and_then(|value| value.to_str().ok()?.parse().ok());
+        revision.map(Revision).ok_or_else(|| self.foreign(response.status()))
     }
 
     /// The address of a resource: each name becomes one segment of the path.
@@ -116,5 +136,13 @@ impl Client {
     pub(super) fn foreign(&self, status: StatusCode) -> Error {
         let message = format!("{} answered {status}, and not as a server of this version does", self.base);
         Error::rejected(message).at(Phase::Answered).with(|context| context.upstream_status = Some(status.as_u16()))
+    }
+}
+
+/// The request, to be done only if what it is about is at the revision `expected`.
+fn if_at(request: RequestBuilder, expected: Option<Revision>) -> RequestBuilder {
+    match expected {
+        Some(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
+        None => request,
     }
 }

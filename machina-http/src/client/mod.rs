@@ -8,8 +8,9 @@ mod registry;
 
 use std::time::Duration;
 
-use machina_core::{Error, Overview, Result};
+use machina_core::{Discovered, Error, HealthSlots, Heartbeat, InstanceId, Overview, Page, Query, Result};
 use reqwest::redirect::Policy;
+use serde::Deserialize;
 use url::Url;
 
 /// How long a connection may take.
@@ -60,6 +61,64 @@ impl Client {
         self.base.as_str()
     }
 
+    /// Whether the server is a Machina whose answers this client understands: one
+    /// of the same version but for what only mends it.
+    ///
+    /// # Errors
+    /// [`Unsupported`](machina_core::ErrorKind::Unsupported) for another version,
+    /// [`Rejected`](machina_core::ErrorKind::Rejected) for what is no Machina,
+    /// [`Unreachable`](machina_core::ErrorKind::Unreachable) for nothing at all.
+    pub async fn check_version(&self) -> Result<()> {
+        let status: Identity = self.read(&["status"], &[]).await?;
+        if status.name != "machina" {
+            return Err(self.foreign(http::StatusCode::OK));
+        }
+        if line_of(&status.version) == line_of(VERSION) {
+            return Ok(());
+        }
+        let (base, theirs) = (&self.base, status.version);
+        Err(Error::unsupported(format!(
+            "the Machina at {base} has version {theirs}, and this is {VERSION}: use a client of its version"
+        )))
+    }
+
+    /// Says that an instance that registered itself is alive; its lease begins
+    /// anew. It may be left out where the service has one such instance.
+    ///
+    /// # Errors
+    /// [`NotFound`](machina_core::ErrorKind::NotFound) when there is no such
+    /// service or instance (any more): register again.
+    pub async fn heartbeat(&self, service: &str, instance: Option<InstanceId>) -> Result<Heartbeat> {
+        let id = instance.map(|id| id.to_string());
+        let path = match &id {
+            Some(id) => vec!["services", service, "instances", id, "heartbeat"],
+            None => vec!["services", service, "heartbeat"],
+        };
+        self.post(&path, &serde_json::json!({}), None).await
+    }
+
+    /// The health of a service in the last `slots` slots of length `slot`.
+    ///
+    /// # Errors
+    /// [`NotFound`](machina_core::ErrorKind::NotFound);
+    /// [`Invalid`](machina_core::ErrorKind::Invalid) unless there are 1 to 366
+    /// slots of 1 minute to 31 days.
+    pub async fn health_slots(&self, service: &str, slots: u32, slot: Duration) -> Result<HealthSlots> {
+        let pairs = [("slots", slots.to_string()), ("slot", format!("{}ms", slot.as_millis()))];
+        let answer: WithHistory = self.read(&["services", service, "health"], &pairs).await?;
+        Ok(answer.history)
+    }
+
+    /// One page of the services that `query` asks for and that can be reached now,
+    /// with where.
+    ///
+    /// # Errors
+    /// [`Invalid`](machina_core::ErrorKind::Invalid) for a limit out of range or a
+    /// cursor of another query.
+    pub async fn discover(&self, query: &Query) -> Result<Page<Discovered>> {
+        self.read(&["discover"], &query.to_pairs()).await
+    }
+
     /// The registry in numbers.
     ///
     /// # Errors
@@ -69,9 +128,40 @@ impl Client {
     }
 }
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[derive(Deserialize)]
+struct Identity {
+    name: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct WithHistory {
+    history: HealthSlots,
+}
+
+/// What has to be the same in two versions that understand one another: the first
+/// number, and before 1.0 the second too.
+fn line_of(version: &str) -> (&str, &str) {
+    let (major, rest) = version.split_once('.').unwrap_or((version, ""));
+    let minor = rest.split('.').next().unwrap_or_default();
+    if major == "0" { (major, minor) } else { (major, "") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_that_only_mend_are_compatible() {
+        for (a, b) in [("0.1.0", "0.1.9"), ("1.2.3", "1.9.0"), ("0.1.0-rc.1", "0.1.2")] {
+            assert_eq!(line_of(a), line_of(b), "{a} {b}");
+        }
+        for (a, b) in [("0.1.0", "0.2.0"), ("1.0.0", "2.0.0"), ("0.1.0", "1.1.0"), ("", "0.1.0")] {
+            assert_ne!(line_of(a), line_of(b), "{a} {b}");
+        }
+    }
 
     #[test]
     fn only_plain_addresses_are_taken() {

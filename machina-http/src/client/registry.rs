@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use machina_core::{
-    Applied, CallOptions, CallReport, Error, EventStream, Explanation, Mutation, Page, Phase, Query, Registry, Result,
-    Revision, Router, ServiceHealth, ServiceReport, ToolCall, ToolPage, ToolQuery, ToolReport, ToolResult,
+    Applied, CallOptions, CallReport, Error, EventStream, Explanation, GroupReport, GroupSpec, Mutation, Page, Phase,
+    Query, Registry, Result, Revision, Router, ServiceHealth, ServiceReport, ToolCall, ToolPage, ToolQuery, ToolReport,
+    ToolResult,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -63,6 +64,25 @@ impl Registry for Client {
     /// and tells the reader to resync if that is not possible.
     async fn watch(&self, since: Option<Revision>) -> Result<EventStream> {
         self.events(since).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupReport>> {
+        Ok(self.read::<Page<GroupReport>>(&["groups"], &[]).await?.items)
+    }
+
+    async fn group(&self, name: &str) -> Result<GroupReport> {
+        self.read(&["groups", name], &[]).await
+    }
+
+    async fn put_group(&self, spec: GroupSpec, expected: Option<Revision>, create_only: bool) -> Result<GroupReport> {
+        if create_only {
+            return self.post(&["groups"], &spec, None).await;
+        }
+        self.put(&["groups", spec.name.as_str()], &spec, expected).await
+    }
+
+    async fn remove_group(&self, name: &str, expected: Option<Revision>) -> Result<Revision> {
+        self.delete(&["groups", name], expected).await
     }
 }
 

@@ -18,7 +18,7 @@ use super::App;
 use super::failure::{Failure, Part};
 
 /// The header with the id of a request.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Gives the request an id, renders its failure, and puts on the answer what all

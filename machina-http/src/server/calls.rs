@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
-use machina_core::{
-    CallOptions, CallReport, Error, Explanation, Result, Router, Scoped, ToolCall, ToolName, ToolResult,
-};
+use machina_core::{CallOptions, CallReport, Error, Explanation, Result, Router, Scoped, ToolCall, ToolName};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -15,9 +14,8 @@ use tracing::Instrument as _;
 use super::App;
 use super::extract::{Caller, InPath, Json, Parameters};
 use super::failure::{Failure, Part};
+use super::once::{Keyed, key_in, wrong_key};
 use super::services::named;
-
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,14 +42,14 @@ pub(super) async fn call(
     InPath(service): InPath<String>,
     parameters: Parameters,
     headers: HeaderMap,
+    keyed: Keyed,
     body: Json,
-) -> Result<axum::Json<ToolResult>, Failure> {
+) -> Result<Response, Failure> {
     parameters.none()?;
-    let service = named(&caller, &service)?;
+    let (service, keyed) = (named(&caller, &service)?, keyed.with_or_in(&body.0));
     let Named { tool, arguments, timeout_ms, idempotency_key } = body.typed()?;
     let options = options(timeout_ms, idempotency_key, &headers)?;
-    let report = carry(&app, caller, ToolCall { service, tool, arguments }, options).await;
-    report.map(|report| axum::Json(report.annotated())).map_err(Failure::of(Part::Record))
+    answered(app, caller, ToolCall { service, tool, arguments }, options, keyed).await
 }
 
 pub(super) async fn call_tool(
@@ -60,14 +58,31 @@ pub(super) async fn call_tool(
     InPath((service, tool)): InPath<(String, String)>,
     parameters: Parameters,
     headers: HeaderMap,
+    keyed: Keyed,
     body: Json,
-) -> Result<axum::Json<ToolResult>, Failure> {
+) -> Result<Response, Failure> {
     parameters.none()?;
     let (service, tool) = (named(&caller, &service)?, ToolName::new(&tool)?);
+    let keyed = keyed.with_or_in(&body.0);
     let Unnamed { arguments, timeout_ms, idempotency_key } = body.typed()?;
     let options = options(timeout_ms, idempotency_key, &headers)?;
-    let report = carry(&app, caller, ToolCall { service, tool, arguments }, options).await;
-    report.map(|report| axum::Json(report.annotated())).map_err(Failure::of(Part::Record))
+    answered(app, caller, ToolCall { service, tool, arguments }, options, keyed).await
+}
+
+/// Carries the call; where it has a key, once.
+async fn answered(
+    app: App,
+    caller: Scoped,
+    call: ToolCall,
+    options: CallOptions,
+    keyed: Keyed,
+) -> Result<Response, Failure> {
+    let registry = caller.clone();
+    let work = async move {
+        let report = carry(&app, registry, call, options).await;
+        report.map(|report| axum::Json(report.annotated()).into_response()).map_err(Failure::of(Part::Record))
+    };
+    keyed.once(&caller, work).await
 }
 
 pub(super) async fn explain(
@@ -79,15 +94,14 @@ pub(super) async fn explain(
     Ok(axum::Json(caller.explain(&service, tool.as_deref()).await?))
 }
 
-fn options(timeout_ms: Option<u64>, key: Option<String>, headers: &HeaderMap) -> Result<CallOptions, Failure> {
-    let wrong = |detail| Failure::of(Part::Headers)(Error::invalid_field(IDEMPOTENCY_KEY, detail));
-    let header = match headers.get(IDEMPOTENCY_KEY) {
-        Some(value) => Some(value.to_str().map_err(|_| wrong("must be printable ASCII"))?.to_owned()),
-        None => None,
-    };
-    let idempotency_key = match (header, key) {
+pub(super) fn options(
+    timeout_ms: Option<u64>,
+    key: Option<String>,
+    headers: &HeaderMap,
+) -> Result<CallOptions, Failure> {
+    let idempotency_key = match (key_in(headers)?, key) {
         (Some(header), Some(body)) if header != body => {
-            return Err(wrong("is another one than `idempotency_key` in the body"));
+            return Err(wrong_key("is another one than `idempotency_key` in the body"));
         }
         (header, body) => header.or(body),
     };
@@ -97,7 +111,7 @@ fn options(timeout_ms: Option<u64>, key: Option<String>, headers: &HeaderMap) ->
 /// Carries the call in a task of its own. If the client goes away, this future is
 /// dropped and the call cancelled: the task then lives on until the instance is
 /// told and the journal written.
-async fn carry(app: &App, caller: Scoped, call: ToolCall, options: CallOptions) -> Result<CallReport> {
+pub(super) async fn carry(app: &App, caller: Scoped, call: ToolCall, options: CallOptions) -> Result<CallReport> {
     let _cancelled_on_drop = options.cancelled.clone().drop_guard();
     let (answer, answered) = oneshot::channel();
     let carried = async move { drop(answer.send(caller.call(&call, &options).await)) };

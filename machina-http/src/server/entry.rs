@@ -7,23 +7,31 @@ use http::header::ACCEPT;
 use serde_json::{Map, Value, json};
 
 /// What there is, and what it is.
-const ENTRIES: [(&str, &str); 18] = [
-    ("GET /api/v1/status", "the registry in numbers"),
+const ENTRIES: [(&str, &str); 26] = [
+    ("GET /api/v1/status", "how everything is: numbers, and what is not healthy"),
     ("GET /api/v1/services", "services, by filters and in pages; POST registers one"),
     ("GET /api/v1/services/{name}", "a service; PUT replaces it, PATCH changes it, DELETE removes it"),
     ("POST /api/v1/services:bulk", "several changes at once, all or none"),
     ("GET /api/v1/services/{name}/instances", "where it runs; POST adds a place, PATCH and DELETE change one"),
-    ("POST /api/v1/services/{name}/maintenance", "takes it out of use; DELETE takes it back"),
+    ("POST /api/v1/services/{name}/maintenance", "takes it out of use: {\"reason\": …}; DELETE takes it back"),
+    ("POST /api/v1/services/{name}/heartbeat", "says that a service which registered itself is alive"),
     ("POST /api/v1/services/{name}/checks", "probes its instances at once"),
-    ("GET /api/v1/services/{name}/health", "its health and that of each instance"),
+    ("GET /api/v1/services/{name}/health", "its health and that of each instance; ?slots=90 over time"),
     ("GET /api/v1/services/{name}/history", "what happened to it: ?kind=transition, sample, call or audit"),
     ("GET /api/v1/services/{name}/tools", "its tools"),
     ("POST /api/v1/services/{name}/call", "calls a tool of it: {\"tool\": …, \"arguments\": {…}}"),
+    ("GET /api/v1/groups", "named selections of tools; POST makes one"),
+    ("GET /api/v1/groups/{name}", "a group; PUT replaces it, DELETE removes it"),
     ("GET /api/v1/services/{name}/explain", "where a call would go, and why"),
+    ("GET /api/v1/discover", "where services can be reached now, for programs that talk to them themselves"),
+    ("GET /api/v1/connect", "how an MCP host is told to use this: ?client=claude-code"),
     ("GET /api/v1/tools", "the tools of all services"),
     ("POST /api/v1/tools:find", "the tools that fit a text: {\"text\": …}"),
     ("GET /api/v1/events", "what changes, as server-sent events: ?since={revision}"),
+    ("GET /ws/health", "changes of health, over a WebSocket"),
+    ("GET /ws/config", "changes of what is declared, over a WebSocket"),
     ("POST /mcp", "the same for MCP hosts, by Streamable HTTP, where the server offers it"),
+    ("GET /v0.1/servers", "the services as the official MCP registry would list them, where the server offers it"),
     ("GET /livez", "whether the server lives"),
     ("GET /readyz", "whether it can serve; ?verbose says more"),
 ];

@@ -16,11 +16,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use machina_core::{Error, Event, EventCursor, EventStream, Next, Registry as _, Revision, Scoped};
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::extract::{Caller, Parameters};
 use super::failure::{Failure, Part};
+use super::listen::Stopping;
 
 /// How many streams a server has open at once.
 pub(super) const STREAMS_MAX: usize = 256;
@@ -29,7 +29,7 @@ pub(super) const STREAMS_MAX: usize = 256;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// After how much silence the reader is told that the stream is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -37,13 +37,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Cancelled when the server is told to stop: a stream has no end of its own,
-/// and the server would wait for it.
-#[derive(Debug, Clone)]
-pub(super) struct Draining(pub(super) CancellationToken);
-
 /// Where a reader wants to go on.
-enum Since {
+pub(super) enum Since {
     Revision(Revision),
     Cursor(EventCursor),
 }
@@ -52,7 +47,7 @@ struct Reader {
     events: EventStream,
     /// Whether the reader knows where it stands.
     greeted: bool,
-    draining: CancellationToken,
+    stopping: Stopping,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -61,21 +56,24 @@ pub(super) async fn stream(
     Caller(caller): Caller,
     parameters: Parameters,
     headers: HeaderMap,
-    draining: Option<Extension<Draining>>,
+    stopping: Option<Extension<Stopping>>,
 ) -> Result<Response, Failure> {
     let since = since(parameters, &headers)?;
     let events = watch(&caller, since).await?;
-    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        Error::overloaded(format!("{STREAMS_MAX} streams of events are open, which is as many as can be"))
-            .retry_after(RETRY_AFTER)
-    })?;
-    let draining = draining.map(|Extension(Draining(token))| token).unwrap_or_default();
-    let reader = Reader { events, greeted: false, draining, _permit: permit };
+    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| too_many())?;
+    let stopping = stopping.map(|Extension(stopping)| stopping).unwrap_or_default();
+    let reader = Reader { events, greeted: false, stopping, _permit: permit };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("alive");
     Ok(([UNBUFFERED], Sse::new(frames(reader)).keep_alive(keep_alive)).into_response())
 }
 
-async fn watch(caller: &Scoped, since: Option<Since>) -> Result<EventStream, Error> {
+/// The answer where a stream or channel more cannot be.
+pub(super) fn too_many() -> Error {
+    Error::overloaded(format!("{STREAMS_MAX} streams of events are open, which is as many as can be"))
+        .retry_after(RETRY_AFTER)
+}
+
+pub(super) async fn watch(caller: &Scoped, since: Option<Since>) -> Result<EventStream, Error> {
     match since {
         None => caller.watch(None).await,
         Some(Since::Revision(revision)) => caller.watch(Some(revision)).await,
@@ -85,7 +83,7 @@ async fn watch(caller: &Scoped, since: Option<Since>) -> Result<EventStream, Err
 
 /// The header counts before the parameter: a browser that comes back sends the
 /// address that it was first given.
-fn since(parameters: Parameters, headers: &HeaderMap) -> Result<Option<Since>, Failure> {
+pub(super) fn since(parameters: Parameters, headers: &HeaderMap) -> Result<Option<Since>, Failure> {
     const NAME: &str = "since";
     let mut parameters = parameters.only(&[NAME])?;
     let parameter = parameters.take(NAME);
@@ -120,7 +118,7 @@ impl Reader {
             // Nothing has happened: the reader is told where it stands.
             Some(None) => return Some(self.identified(Frame::default().comment("watching"))),
             None => {
-                let draining = pin!(self.draining.cancelled());
+                let draining = pin!(self.stopping.draining());
                 tokio::select! {
                     biased;
                     () = draining => return None,

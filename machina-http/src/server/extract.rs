@@ -10,12 +10,14 @@ use futures_util::StreamExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use machina_core::json::strict_from_slice;
 use machina_core::{Error, Principal, Revision, Role, Scoped};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::App;
 use super::failure::{Failure, Part};
+use super::place::place_of_refusal;
 
 /// The registry as the one who asks sees it.
 pub(super) struct Caller(pub(super) Scoped);
@@ -133,6 +135,31 @@ impl FromRequest<App> for Json {
     }
 }
 
+/// The body, read as JSON where there is one.
+#[derive(Debug)]
+pub(super) struct OptionalJson(Option<Json>);
+
+impl OptionalJson {
+    /// The body as a `T`, or what a `T` is when nothing is said.
+    pub(super) fn typed<T: DeserializeOwned + Default>(self) -> Result<T, Failure> {
+        self.0.map_or_else(|| Ok(T::default()), Json::typed)
+    }
+}
+
+impl FromRequest<App> for OptionalJson {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        let media = check_media(&request, &[JSON]);
+        let bytes = body(request, app).await?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        media?;
+        Ok(Self(Some(Json(parsed(&bytes)?))))
+    }
+}
+
 /// The body, read as a merge patch (RFC 7396).
 #[derive(Debug)]
 pub(super) struct MergePatch(pub(super) Value);
@@ -163,16 +190,28 @@ impl FromRequest<App> for NoBody {
 const JSON: &str = "application/json";
 
 async fn json(request: Request, app: &App, types: &[&str]) -> Result<Value, Failure> {
-    if !is_one_of(types, request.headers().get(CONTENT_TYPE)) {
-        let error = Error::invalid_field("content-type", format!("must be {}", types.join(" or ")));
-        return Err(Failure::of(Part::MediaType)(error));
+    check_media(&request, types)?;
+    parsed(&body(request, app).await?)
+}
+
+fn check_media(request: &Request, types: &[&str]) -> Result<(), Failure> {
+    if is_one_of(types, request.headers().get(CONTENT_TYPE)) {
+        return Ok(());
     }
-    let bytes = body(request, app).await?;
-    let syntax = |detail: String| Failure::of(Part::Syntax)(Error::invalid_field("body", detail));
+    let error = Error::invalid_field("content-type", format!("must be {}", types.join(" or ")));
+    Err(Failure::of(Part::MediaType)(error))
+}
+
+/// JSON in which no key is there twice and nothing is nested too deep.
+fn parsed(bytes: &[u8]) -> Result<Value, Failure> {
+    let syntax = |field: String, detail: String| Failure::of(Part::Syntax)(Error::invalid_field(field, detail));
     if bytes.is_empty() {
-        return Err(syntax("is empty: send a JSON object".to_owned()));
+        return Err(syntax("body".to_owned(), "is empty: send a JSON object".to_owned()));
     }
-    serde_json::from_slice(&bytes).map_err(|error| syntax(format!("is not JSON: {error}")))
+    strict_from_slice(bytes).map_err(|error| match place_of_refusal(bytes) {
+        Some(field) => syntax(field, error.to_string()),
+        None => syntax("body".to_owned(), format!("is not JSON: {error}")),
+    })
 }
 
 async fn body(request: Request, app: &App) -> Result<Vec<u8>, Failure> {

@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use machina_core::{Error, ErrorKind, Revision};
 
-use crate::problem::{Fields, MEDIA_TYPE, ProblemDocument};
+use crate::problem::{Fields, MEDIA_TYPE, NOT_REGISTERED, ProblemDocument};
 
 /// An error, and the part of the request that it is about.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub(super) enum Part {
     Parameters,
     /// Headers.
     Headers,
+    /// The header with the idempotency key, beside the request that it came with.
+    Key,
     /// A body that cannot be read as JSON.
     Syntax,
     /// A body that is JSON, and not what it should be.
@@ -39,6 +41,12 @@ pub(super) enum Part {
     MediaType,
     /// The time that the body took to arrive.
     Arrival,
+    /// The request line and the headers together, before they were read.
+    Head,
+    /// The address in the request line, before it was read.
+    Address,
+    /// The service or instance that a heartbeat is for.
+    Registration,
 }
 
 impl Part {
@@ -54,16 +62,34 @@ impl Failure {
         move |error| Self { error, part }
     }
 
-    /// The answer to the request `id`.
-    pub(super) fn render(&self, id: &str) -> Response {
+    /// What went wrong.
+    pub(super) fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        status(self.error.kind(), self.part)
+    }
+
+    /// The status and the body of the answer to the request `id`.
+    pub(super) fn document(&self, id: &str) -> (StatusCode, Vec<u8>) {
         let status = status(self.error.kind(), self.part);
         let fields = match self.part {
-            Part::Request | Part::Parameters | Part::Method => Fields::Parameters,
-            Part::Headers | Part::MediaType => Fields::Headers,
+            Part::Request | Part::Parameters | Part::Method | Part::Address | Part::Registration => Fields::Parameters,
+            Part::Headers | Part::Key | Part::MediaType | Part::Head => Fields::Headers,
             Part::Syntax | Part::Record | Part::Revision | Part::Length | Part::Arrival => Fields::Body,
         };
-        let document = ProblemDocument::of(&self.error, status.as_u16(), id, fields);
-        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut document = ProblemDocument::of(&self.error, status.as_u16(), id, fields);
+        if (self.error.kind(), self.part) == (ErrorKind::NotFound, Part::Registration) {
+            document = document.with_code(NOT_REGISTERED);
+        }
+        (status, serde_json::to_vec(&document).unwrap_or_default())
+    }
+
+    /// The answer to the request `id`.
+    pub(super) fn render(&self, id: &str) -> Response {
+        let (status, body) = self.document(id);
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -82,10 +108,12 @@ impl Failure {
 /// like. `conflict` is 412 where the request named the revision.
 const fn status(kind: ErrorKind, part: Part) -> StatusCode {
     match (kind, part) {
-        (ErrorKind::Invalid, Part::Record | Part::Revision) => StatusCode::UNPROCESSABLE_ENTITY,
+        (ErrorKind::Invalid, Part::Record | Part::Revision | Part::Key) => StatusCode::UNPROCESSABLE_ENTITY,
         (ErrorKind::Invalid, Part::Method) => StatusCode::METHOD_NOT_ALLOWED,
         (ErrorKind::Invalid, Part::Length) => StatusCode::PAYLOAD_TOO_LARGE,
         (ErrorKind::Invalid, Part::MediaType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        (ErrorKind::Invalid, Part::Head) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        (ErrorKind::Invalid, Part::Address) => StatusCode::URI_TOO_LONG,
         (ErrorKind::Invalid, _) => StatusCode::BAD_REQUEST,
         (ErrorKind::Unauthenticated, _) => StatusCode::UNAUTHORIZED,
         (ErrorKind::Forbidden, _) => StatusCode::FORBIDDEN,
@@ -153,10 +181,11 @@ mod tests {
         }
     }
 
-    const PARTS: [Part; 10] = [
+    const PARTS: [Part; 14] = [
         Part::Request,
         Part::Parameters,
         Part::Headers,
+        Part::Key,
         Part::Syntax,
         Part::Record,
         Part::Revision,
@@ -164,6 +193,9 @@ mod tests {
         Part::Length,
         Part::MediaType,
         Part::Arrival,
+        Part::Head,
+        Part::Address,
+        Part::Registration,
     ];
 
     #[test]
@@ -171,12 +203,15 @@ mod tests {
         let table = [
             (ErrorKind::Invalid, Part::Parameters, 400),
             (ErrorKind::Invalid, Part::Headers, 400),
+            (ErrorKind::Invalid, Part::Key, 422),
             (ErrorKind::Invalid, Part::Syntax, 400),
             (ErrorKind::Invalid, Part::Record, 422),
             (ErrorKind::Invalid, Part::Revision, 422),
             (ErrorKind::Invalid, Part::Method, 405),
             (ErrorKind::Invalid, Part::Length, 413),
             (ErrorKind::Invalid, Part::MediaType, 415),
+            (ErrorKind::Invalid, Part::Head, 431),
+            (ErrorKind::Invalid, Part::Address, 414),
             (ErrorKind::Conflict, Part::Record, 409),
             (ErrorKind::Conflict, Part::Revision, 412),
             (ErrorKind::NotFound, Part::Revision, 404),

@@ -16,14 +16,24 @@ use super::App;
 use super::failure::{Failure, Part};
 
 /// Refuses requests to foreign hosts and from foreign origins.
-pub(super) async fn known_hosts_only(State(app): State<App>, request: Request, next: Next) -> Response {
-    match check(request.uri(), request.headers(), &app.config.allowed_hosts) {
+pub(super) async fn known_hosts_and_origins(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (allowed, pages) = (&app.config.allowed_hosts, &app.config.cors_allowed_origins);
+    let checked = check_host(request.uri(), request.headers(), allowed);
+    match checked.and_then(|()| check_origin(request.headers(), allowed, pages)) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
 }
 
-fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), Failure> {
+/// Refuses requests to foreign hosts: what every page may read.
+pub(super) async fn known_hosts(State(app): State<App>, request: Request, next: Next) -> Response {
+    match check_host(request.uri(), request.headers(), &app.config.allowed_hosts) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+fn check_host(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), Failure> {
     // Of two, a proxy may have read the other one (RFC 9112, section 3.2).
     for name in [HOST, ORIGIN] {
         if headers.get_all(&name).iter().count() > 1 {
@@ -46,9 +56,15 @@ fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), Failu
         );
         return Err(Error::forbidden(message).into());
     }
+    Ok(())
+}
+
+fn check_origin(headers: &HeaderMap, allowed: &[String], pages: &[String]) -> Result<(), Failure> {
+    let named = |origin: &HeaderValue| pages.iter().any(|page| page.as_bytes() == origin.as_bytes());
     match headers.get(ORIGIN) {
-        Some(origin) if !is_known_origin(origin, allowed) => Err(Error::forbidden(
-            "pages of that origin may not use this server: only those from localhost, or from `allowed_hosts`",
+        Some(origin) if !is_known_origin(origin, allowed) && !named(origin) => Err(Error::forbidden(
+            "pages of that origin may not use this server: only those from localhost, from `allowed_hosts`, or of \
+             `cors_allowed_origins`",
         )
         .into()),
         _ => Ok(()),
@@ -74,6 +90,11 @@ fn is_known(host: &str, allowed: &[String]) -> bool {
 mod tests {
     use super::*;
 
+    fn check(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), Failure> {
+        check_host(uri, headers, allowed)?;
+        check_origin(headers, allowed, &["https://app.example".to_owned()])
+    }
+
     fn verdict(host: Option<&str>, origin: Option<&str>) -> Result<(), Failure> {
         let mut headers = HeaderMap::new();
         headers.extend(host.map(|host| (HOST, host.parse().unwrap())));
@@ -94,7 +115,13 @@ mod tests {
         ] {
             assert!(verdict(Some(host), None).is_ok(), "{host}");
         }
-        for origin in ["http://localhost:3000", "https://machina.example", "http://[::1]", "http://127.0.0.1:8000"] {
+        for origin in [
+            "http://localhost:3000",
+            "https://machina.example",
+            "http://[::1]",
+            "http://127.0.0.1:8000",
+            "https://app.example",
+        ] {
             assert!(verdict(Some("localhost"), Some(origin)).is_ok(), "{origin}");
         }
     }
@@ -106,8 +133,15 @@ mod tests {
             assert!(verdict(Some(host), None).is_err(), "{host}");
         }
         assert!(verdict(None, None).is_err());
-        let origins =
-            ["http://evil.example", "null", "http://localhost.evil.example", "file://", "chrome-extension://localhost"];
+        let origins = [
+            "http://evil.example",
+            "http://app.example",
+            "https://app.example:444",
+            "null",
+            "http://localhost.evil.example",
+            "file://",
+            "chrome-extension://localhost",
+        ];
         for origin in origins {
             assert!(verdict(Some("localhost"), Some(origin)).is_err(), "{origin}");
         }

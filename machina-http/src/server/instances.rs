@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::extract::{Caller, InPath, Json, MergePatch, Parameters, expected_revision};
 use super::failure::{Failure, Part};
+use super::once::Keyed;
 use super::services::{REVISION, changed, header_value, tagged};
 
 pub(super) async fn list(
@@ -40,17 +41,22 @@ pub(super) async fn create(
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
     headers: HeaderMap,
+    keyed: Keyed,
     body: Json,
 ) -> Result<Response, Failure> {
     parameters.none()?;
     let expected = expected_revision(&headers)?;
-    let added = caller.add_instance(&service, &body.0, expected).await;
-    let (applied, id) = added.map_err(Failure::of(Part::of_body(expected)))?;
-    let mut response = changed(&applied, |report| one(report, id))?;
-    *response.status_mut() = StatusCode::CREATED;
-    let location = header_value(&format!("{}/{id}", uri.path().trim_end_matches('/')))?;
-    response.headers_mut().insert(LOCATION, location);
-    Ok(response)
+    let (keyed, registry) = (keyed.with(&body.0), caller.clone());
+    let work = async move {
+        let added = registry.add_instance(&service, &body.0, expected).await;
+        let (applied, id) = added.map_err(Failure::of(Part::of_body(expected)))?;
+        let mut response = changed(&applied, |report| one(report, id))?;
+        *response.status_mut() = StatusCode::CREATED;
+        let location = header_value(&format!("{}/{id}", uri.path().trim_end_matches('/')))?;
+        response.headers_mut().insert(LOCATION, location);
+        Ok(response)
+    };
+    keyed.once(&caller, work).await
 }
 
 pub(super) async fn patch(
@@ -81,18 +87,22 @@ pub(super) async fn delete(
 }
 
 /// The instance that a path names. What is no identity names nothing.
-fn instance(caller: &Scoped, service: &str, id: &str) -> Result<InstanceId, Failure> {
+pub(super) fn instance(caller: &Scoped, service: &str, id: &str) -> Result<InstanceId, Failure> {
+    Ok(known_instance(caller, service, id)?)
+}
+
+/// The same, with its error as it is.
+pub(super) fn known_instance(caller: &Scoped, service: &str, id: &str) -> Result<InstanceId, Error> {
     let view = caller.service(service)?;
     let known = id.parse().ok().filter(|id| view.instance(*id).is_some());
     known.ok_or_else(|| {
         let name = view.service().name();
         Error::not_found(format!("`{name}` has no instance `{}`", id.escape_debug()))
             .with(|context| context.service = Some(name.to_string()))
-            .into()
     })
 }
 
-fn one(report: &ServiceReport, id: InstanceId) -> Result<&Value, Failure> {
+pub(super) fn one(report: &ServiceReport, id: InstanceId) -> Result<&Value, Failure> {
     let id = id.to_string();
     let mut instances = report.declared["instances"].as_array().into_iter().flatten();
     let found = instances.find(|instance| instance["id"].as_str() == Some(&id));

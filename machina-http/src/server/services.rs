@@ -1,18 +1,22 @@
 //! `/services`: to list, create, read, replace and remove them, and their health.
 
 use std::hash::{DefaultHasher, Hasher as _};
+use std::time::Duration;
 
 use axum::extract::OriginalUri;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use jiff::SignedDuration;
 use machina_core::{
-    Applied, Error, Mutation, Query, Registry, Revision, Scoped, ServiceHealth, ServiceName, ServiceReport, ServiceSpec,
+    Applied, Error, HealthSlots, Mutation, Page, Query, Registry, Revision, Scoped, ServiceHealth, ServiceName,
+    ServiceReport, ServiceSpec,
 };
 use serde::Serialize;
 
 use super::extract::{Caller, InPath, Json, MergePatch, Parameters, expected_revision, has_already};
 use super::failure::{Failure, Part};
+use super::once::Keyed;
 use crate::mutations::Mutations;
 
 /// The header with the revision that an answer stands at.
@@ -27,9 +31,19 @@ pub(super) async fn list(
     let wrong = Failure::of(Part::Parameters);
     let query = Query::from_pairs(parameters.pairs()).map_err(&wrong)?;
     let page = caller.find(&query).await.map_err(&wrong)?;
-    let mut response = tagged(&headers, page.revision, page.revision, &page)?;
+    paged(&uri, &parameters, &headers, &page)
+}
+
+/// One page, with its `ETag` and the way to the next.
+pub(super) fn paged<T: Serialize>(
+    uri: &Uri,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+    page: &Page<T>,
+) -> Result<Response, Failure> {
+    let mut response = tagged(headers, page.revision, page.revision, page)?;
     if let Some(cursor) = &page.next_cursor {
-        response.headers_mut().insert(LINK, next_page(&uri, &parameters, cursor)?);
+        response.headers_mut().insert(LINK, next_page(uri, parameters, cursor)?);
     }
     Ok(response)
 }
@@ -38,18 +52,23 @@ pub(super) async fn create(
     Caller(caller): Caller,
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
+    keyed: Keyed,
     body: Json,
 ) -> Result<Response, Failure> {
     parameters.none()?;
-    let wrong = Failure::of(Part::Record);
-    let spec = ServiceSpec::from_value(body.0).map_err(&wrong)?;
-    let applied = caller.apply(vec![Mutation::Register(spec)]).await.map_err(&wrong)?;
-    let report = put_service(&applied)?;
-    let mut response = described(&HeaderMap::new(), report, applied.revision)?;
-    *response.status_mut() = StatusCode::CREATED;
-    let location = format!("{}/{}", uri.path().trim_end_matches('/'), report.name().replace('/', "%2F"));
-    response.headers_mut().insert(LOCATION, header_value(&location)?);
-    Ok(response)
+    let (keyed, registry) = (keyed.with(&body.0), caller.clone());
+    let work = async move {
+        let wrong = Failure::of(Part::Record);
+        let spec = ServiceSpec::from_value(body.0).map_err(&wrong)?;
+        let applied = registry.apply(vec![Mutation::Register(spec)]).await.map_err(&wrong)?;
+        let report = put_service(&applied)?;
+        let mut response = described(&HeaderMap::new(), report, applied.revision)?;
+        *response.status_mut() = StatusCode::CREATED;
+        let location = format!("{}/{}", uri.path().trim_end_matches('/'), report.name().replace('/', "%2F"));
+        response.headers_mut().insert(LOCATION, header_value(&location)?);
+        Ok(response)
+    };
+    keyed.once(&caller, work).await
 }
 
 pub(super) async fn get(
@@ -107,21 +126,53 @@ pub(super) async fn delete(
     Ok((StatusCode::NO_CONTENT, [(REVISION, HeaderValue::from(revision.0))]).into_response())
 }
 
-pub(super) async fn bulk(Caller(caller): Caller, parameters: Parameters, body: Json) -> Result<Response, Failure> {
+pub(super) async fn bulk(
+    Caller(caller): Caller,
+    parameters: Parameters,
+    keyed: Keyed,
+    body: Json,
+) -> Result<Response, Failure> {
     parameters.none()?;
-    let wrong = Failure::of(Part::Record);
-    let mutations = body.typed::<Mutations>()?.parse().map_err(&wrong)?;
-    let applied = caller.apply(mutations).await.map_err(&wrong)?;
-    Ok(answer(&applied, applied.revision))
+    let (keyed, registry) = (keyed.with(&body.0), caller.clone());
+    let work = async move {
+        let wrong = Failure::of(Part::Record);
+        let mutations = body.typed::<Mutations>()?.parse().map_err(&wrong)?;
+        let applied = registry.apply(mutations).await.map_err(&wrong)?;
+        Ok(answer(&applied, applied.revision))
+    };
+    keyed.once(&caller, work).await
 }
 
 pub(super) async fn health(
     Caller(caller): Caller,
     InPath(name): InPath<String>,
     parameters: Parameters,
-) -> Result<axum::Json<ServiceHealth>, Failure> {
-    parameters.none()?;
-    Ok(axum::Json(caller.health(&name).await?))
+) -> Result<axum::Json<HealthAnswer>, Failure> {
+    let mut parameters = parameters.only(&["slots", "slot"])?;
+    let slots: Option<u32> = parameters.parse("slots", "a number, 1 to 366")?;
+    let slot: Option<SignedDuration> = parameters.parse("slot", "a duration, such as 1h")?;
+    let history = match (slots, slot) {
+        (None, None) => None,
+        (slots, slot) => {
+            let slot = slot.map_or(SLOT_DEFAULT, |slot| Duration::try_from(slot).unwrap_or_default());
+            let read = caller.health_slots(&name, slots.unwrap_or(SLOTS_DEFAULT), slot).await;
+            Some(read.map_err(Failure::of(Part::Parameters))?)
+        }
+    };
+    Ok(axum::Json(HealthAnswer { health: caller.health(&name).await?, history }))
+}
+
+/// How many slots there are, and how long each is, when only the other is said.
+const SLOTS_DEFAULT: u32 = 90;
+const SLOT_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The health of a service, and how it was where that is asked.
+#[derive(Debug, Serialize)]
+pub(super) struct HealthAnswer {
+    #[serde(flatten)]
+    health: ServiceHealth,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<HealthSlots>,
 }
 
 /// The name of the service that a path names, perhaps by its identity.

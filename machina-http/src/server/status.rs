@@ -1,25 +1,86 @@
-//! Whether the server lives, whether it is ready, and the registry in numbers.
+//! Whether the server lives, whether it is ready, and how the registry is: what a
+//! status page needs in one answer.
 
+use axum::Extension;
 use axum::extract::State;
-use machina_core::Overview;
+use machina_core::{Error, HealthState, Overview, Reason, Scoped, ServiceHealth, ServiceName, Timestamp, now};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::App;
 use super::extract::{Caller, Parameters};
 use super::failure::Failure;
+use super::listen::Stopping;
 
-/// The registry in numbers, and the version of the server.
+/// How many services that are not healthy are named.
+const NAMED_MAX: usize = 200;
+
+/// How everything is, at one moment.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
+    name: &'static str,
     version: &'static str,
+    /// The worst status of the services that are in use, in one word.
+    status: machina_core::Status,
+    started_at: Timestamp,
+    uptime_s: i64,
+    /// The moment of which this is true.
+    as_of: Timestamp,
+    store: StoreStatus,
     #[serde(flatten)]
     overview: Overview,
+    /// The services that are in use and not healthy, by name; at most 200.
+    not_healthy: Vec<NotHealthy>,
 }
 
-pub(super) async fn overview(Caller(caller): Caller, parameters: Parameters) -> Result<axum::Json<Status>, Failure> {
+/// Whether the store answers. What is shown is what it last said.
+#[derive(Debug, Serialize)]
+struct StoreStatus {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct NotHealthy {
+    service: ServiceName,
+    status: machina_core::Status,
+    state: HealthState,
+    reason: Reason,
+    since: Timestamp,
+}
+
+pub(super) async fn status(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    parameters: Parameters,
+) -> Result<axum::Json<Status>, Failure> {
     parameters.none()?;
-    Ok(axum::Json(Status { version: env!("CARGO_PKG_VERSION"), overview: caller.overview() }))
+    let failing = app.machina.ready().await.err();
+    let store = StoreStatus { ready: failing.is_none(), detail: failing.map(|error| error.message().to_owned()) };
+    let (as_of, overview) = (now(), caller.overview());
+    Ok(axum::Json(Status {
+        name: "machina",
+        version: env!("CARGO_PKG_VERSION"),
+        status: overview.worst(),
+        started_at: app.started_at,
+        uptime_s: as_of.duration_since(app.started_at).as_secs(),
+        as_of,
+        store,
+        not_healthy: not_healthy(&caller),
+        overview,
+    }))
+}
+
+fn not_healthy(caller: &Scoped) -> Vec<NotHealthy> {
+    use machina_core::Status::{Degraded, Unhealthy, Unknown};
+    let (_, services) = caller.snapshot();
+    let found = services.iter().filter(|view| matches!(view.status(), Degraded | Unhealthy | Unknown));
+    let named = found.take(NAMED_MAX).map(|view| {
+        let ServiceHealth { service, status, health, .. } = ServiceHealth::from(&**view);
+        NotHealthy { service, status, state: health.state, reason: health.reason, since: health.since }
+    });
+    named.collect()
 }
 
 /// The process runs. Depends on nothing, so that a slow store gets nobody killed.
@@ -27,11 +88,20 @@ pub(super) async fn live() -> axum::Json<Value> {
     axum::Json(json!({"status": "alive"}))
 }
 
-/// The server can serve. With `?verbose`, what it serves.
-pub(super) async fn ready(State(app): State<App>, parameters: Parameters) -> Result<axum::Json<Value>, Failure> {
+/// The server can serve, and was not told to stop. With `?verbose`, what it serves.
+pub(super) async fn ready(
+    State(app): State<App>,
+    parameters: Parameters,
+    stopping: Option<Extension<Stopping>>,
+) -> Result<axum::Json<Value>, Failure> {
     let verbose = parameters.only(&["verbose"])?.take("verbose").is_some();
+    if stopping.is_some_and(|Extension(stopping)| stopping.is_announced()) {
+        return Err(Error::unavailable("the server was told to stop").into());
+    }
     app.machina.ready().await?;
-    let revision = app.machina.view().revision();
-    let checks = json!({"store": "ok", "revision": revision, "services": app.machina.view().len()});
+    let view = app.machina.view();
+    let checks = json!({
+        "store": "ok", "revision": view.revision(), "services": view.len(), "as_of": now(), "started_at": app.started_at,
+    });
     Ok(axum::Json(if verbose { json!({"status": "ready", "checks": checks}) } else { json!({"status": "ready"}) }))
 }

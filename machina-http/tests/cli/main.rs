@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod foreign;
 mod mcp;
+mod registry;
 mod server;
 mod settings;
 mod store;

@@ -5,7 +5,7 @@
 use axum::Router;
 use machina_core::testing::SimConnector;
 use machina_core::{Config, Machina, ServiceSpec, Tasks};
-use machina_http::{Client, ServerConfig, router_with, serve};
+use machina_http::{Client, Extensions, ServerConfig, router_with, serve};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
@@ -35,14 +35,14 @@ impl Server {
         Self::with(ServerConfig::default(), Config::default(), Router::new()).await
     }
 
-    pub(crate) async fn with(config: ServerConfig, core: Config, extra: Router) -> Self {
+    pub(crate) async fn with(config: ServerConfig, core: Config, extra: impl Into<Extensions>) -> Self {
         let sim = SimConnector::default();
         let machina = Machina::builder().config(core).connector(std::sync::Arc::new(sim.clone())).open().await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = router_with(machina.clone(), &config, extra);
         let tasks = Tasks::new();
-        let serving = serve(listener, router, std::future::pending());
+        let serving = serve(listener, router, &config, std::future::pending());
         drop(tasks.spawn("serve", async move { serving.await.unwrap() }));
         Self { url, machina, sim, http: reqwest::Client::new(), tasks }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderMap;
 use machina_core::{
-    Connector, Endpoint, Era, Error, ErrorKind, HttpEndpoint, Phase, Result, Session, StdioEndpoint, Target,
+    Connector, Endpoint, Era, Error, ErrorKind, HttpEndpoint, Phase, Result, Sensitive, Session, StdioEndpoint, Target,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,8 +15,10 @@ use url::Url;
 
 use super::child::Program;
 use super::config::{ClientConfig, HttpConfig, StdioConfig};
+use super::duplex_connectors::{SseConnector, WebSocketConnector};
 use super::environment::{Environment, for_child, resolved};
 use super::handshake::{Failure, Greeting, legacy_first, modern_first, modern_first_over_http, of_connect};
+use super::http_direct::{Direct, Limits};
 use super::http_link::{HttpLink, client, header};
 use super::link::shown;
 use super::secrets::Secrets;
@@ -37,6 +39,8 @@ pub fn connectors(config: ClientConfig, environment: Environment) -> Result<Vec<
     let ClientConfig { stdio, http } = config;
     Ok(vec![
         Arc::new(StdioConnector::new(stdio, environment.clone())),
+        Arc::new(WebSocketConnector::new(http.clone(), environment.clone())?),
+        Arc::new(SseConnector::new(http.clone(), environment.clone())?),
         Arc::new(HttpConnector::new(http, environment)?),
     ])
 }
@@ -176,17 +180,26 @@ impl HttpConnector {
     }
 
     fn link(&self, endpoint: &HttpEndpoint, opening: &Opening) -> Result<HttpLink> {
-        let url = resolved(&self.environment, "url", &endpoint.url)?;
-        let url = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let url = url.ok_or_else(|| Error::invalid_field("url", "must be an absolute http or https address"))?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &endpoint.headers {
-            let (name, value) = header(name, &resolved(&self.environment, &format!("headers.{name}"), value)?)?;
-            headers.insert(name, value);
-        }
+        let url = http_url(&self.environment, &endpoint.url)?;
+        let headers = declared_headers(&self.environment, endpoint)?;
         let secrets = Secrets::of_http(&endpoint.url, &url, &headers);
         let (events, tasks) = (opening.events.clone(), opening.tasks.clone());
-        Ok(HttpLink::new(self.client.clone(), url, headers, secrets, self.config.message_bytes_max, events, tasks))
+        let limits = Limits {
+            connect_timeout: self.config.connect_timeout,
+            idle_max: self.config.idle_connections_max,
+            idle_timeout: self.config.idle_timeout,
+        };
+        let direct = Direct::for_url(&url, limits, tasks.clone());
+        Ok(HttpLink::new(
+            self.client.clone(),
+            direct,
+            url,
+            headers,
+            secrets,
+            self.config.message_bytes_max,
+            events,
+            tasks,
+        ))
     }
 
     async fn open(&self, target: &Target, endpoint: &HttpEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
@@ -226,7 +239,24 @@ impl fmt::Debug for HttpConnector {
     }
 }
 
-fn not_mine(target: &Target) -> Error {
+/// The address of an endpoint, its placeholders filled in.
+pub(super) fn http_url(environment: &Environment, url: &Sensitive) -> Result<Url> {
+    let url = resolved(environment, "url", url)?;
+    let url = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| Error::invalid_field("url", "must be an absolute http or https address"))
+}
+
+/// The headers of an endpoint, their placeholders filled in.
+pub(super) fn declared_headers(environment: &Environment, endpoint: &HttpEndpoint) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &endpoint.headers {
+        let (name, value) = header(name, &resolved(environment, &format!("headers.{name}"), value)?)?;
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+pub(super) fn not_mine(target: &Target) -> Error {
     let kind = target.instance.endpoint.kind();
     Error::new(ErrorKind::Unsupported, format!("an endpoint of the kind `{kind}` needs another connector"))
         .at(Phase::NotSent)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machina_core::{Error, Phase, Result};
-use reqwest::Response;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::http_link::{Peer, content_type, is_empty_success, is_stream};
+use super::http_link::{Peer, is_empty_success};
+use super::http_response::Received;
 use super::link::{Dialect, OnProgress, rejected, shortened, unanswered};
 use super::sse::{Event, Parser};
 use super::wire::{self, Incoming, RpcError};
@@ -39,11 +39,11 @@ struct Position {
 
 impl Answers<'_> {
     /// The result that `response` carries.
-    pub(super) async fn answer(&self, response: Response, on_progress: OnProgress<'_>) -> Result<Value> {
-        if is_stream(&response) {
+    pub(super) async fn answer(&self, response: Received, on_progress: OnProgress<'_>) -> Result<Value> {
+        if response.is_stream() {
             return self.of_stream(response, on_progress).await;
         }
-        let (status, kind) = (response.status(), content_type(&response).to_owned());
+        let (status, kind) = (response.status(), response.content_type().to_owned());
         if kind.starts_with("application/json") && !is_empty_success(status) {
             let body = self.body(response).await?;
             let answer = Incoming::parse(&body).into_iter().find_map(|message| self.take(message, on_progress));
@@ -55,13 +55,13 @@ impl Answers<'_> {
     }
 
     /// Handles the messages of a listening stream until it ends.
-    pub(super) async fn listen(&self, response: Response, last_id: &mut Option<String>) {
+    pub(super) async fn listen(&self, response: Received, last_id: &mut Option<String>) {
         let mut position = Position { last_id: last_id.take(), retry: None };
         let _ = self.stream(response, &mut position, &mut |_| {}).await;
         *last_id = position.last_id;
     }
 
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>> {
+    async fn body(&self, mut response: Received) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.peer.not_received(error))? {
             if body.len() + chunk.len() > self.peer.message_bytes_max {
@@ -72,7 +72,7 @@ impl Answers<'_> {
         Ok(body)
     }
 
-    async fn of_stream(&self, mut response: Response, on_progress: OnProgress<'_>) -> Result<Value> {
+    async fn of_stream(&self, mut response: Received, on_progress: OnProgress<'_>) -> Result<Value> {
         let mut position = Position::default();
         for _ in 0..=RESUMES_MAX {
             let broken = match self.stream(response, &mut position, on_progress).await {
@@ -84,7 +84,7 @@ impl Answers<'_> {
             let Some(last_id) = position.last_id.clone() else { return Err(broken) };
             sleep(position.retry.unwrap_or(RESUME_PAUSE).min(RESUME_PAUSE_MAX)).await;
             match self.peer.get(self.dialect, Some(&last_id)).send().await {
-                Ok(resumed) if resumed.status().is_success() => response = resumed,
+                Ok(resumed) if resumed.status().is_success() => response = resumed.into(),
                 _ => return Err(broken),
             }
         }
@@ -94,7 +94,7 @@ impl Answers<'_> {
     /// Handles the messages of a stream until the answer comes or the stream ends.
     async fn stream(
         &self,
-        mut response: Response,
+        mut response: Received,
         position: &mut Position,
         on_progress: OnProgress<'_>,
     ) -> Result<Option<Result<Value>>> {

@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use machina_core::{Era, Error, Phase, Result, Tasks};
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, ClientBuilder, RequestBuilder};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -20,6 +20,8 @@ use url::Url;
 
 use super::events::Events;
 use super::http_answer::Answers;
+use super::http_direct::{Broken, Direct};
+use super::http_response::{NotReceived, Received};
 use super::link::{Dialect, Link, Misses, OnProgress, Request, meta_of, unanswered};
 use super::param_headers::name_of;
 use super::secrets::Secrets;
@@ -38,6 +40,13 @@ const LISTEN_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duratio
 /// The first revision whose requests name it in a header.
 const FIRST_VERSION_IN_HEADER: &str = "2025-06-18";
 
+/// What every answer may be.
+const ACCEPTED: &str = "application/json, text/event-stream";
+/// How Machina calls itself.
+const AGENT: &str = concat!("machina/", env!("CARGO_PKG_VERSION"));
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
 /// A connection to one HTTP server.
 #[derive(Debug)]
 pub(crate) struct HttpLink(Arc<Peer>);
@@ -45,6 +54,8 @@ pub(crate) struct HttpLink(Arc<Peer>);
 /// What the link and its tasks share.
 pub(super) struct Peer {
     client: Client,
+    /// The short way, where there is one.
+    direct: Option<Arc<Direct>>,
     url: Url,
     headers: HeaderMap,
     pub(super) secrets: Secrets,
@@ -59,6 +70,7 @@ pub(super) struct Peer {
 impl HttpLink {
     pub(crate) fn new(
         client: Client,
+        direct: Option<Arc<Direct>>,
         url: Url,
         headers: HeaderMap,
         secrets: Secrets,
@@ -68,6 +80,7 @@ impl HttpLink {
     ) -> Self {
         Self(Arc::new(Peer {
             client,
+            direct,
             url,
             headers,
             secrets,
@@ -99,19 +112,19 @@ impl Link for HttpLink {
             let detail = format!("must fit into {} bytes, has {}", peer.message_bytes_max, body.len());
             return Err(Error::invalid_field("params", detail).at(Phase::NotSent));
         }
-        let mut post = peer.post(body, method, dialect);
+        let mut extra = HeaderMap::new();
         if dialect.era == Era::Modern {
-            post = post.header("Mcp-Method", method);
-            for (name, value) in
-                name_of(method, &params).map(|n| ("Mcp-Name".to_owned(), n)).into_iter().chain(param_headers)
-            {
-                post = post.header(name, value);
+            let name = name_of(method, &params).map(|name| ("Mcp-Name".to_owned(), name));
+            let method = ("Mcp-Method".to_owned(), method.to_owned());
+            for (name, value) in [method].into_iter().chain(name).chain(param_headers) {
+                let (name, value) = protocol_header(&name, &value)?;
+                extra.append(name, value);
             }
         }
         stage.begin();
         let mut cancel = Cancel { peer, dialect, id: Some(id).filter(|_| method != "initialize") };
         let answer = async {
-            let response = post.send().await.map_err(|error| peer.not_received(error))?;
+            let response = peer.send(body, method, dialect, extra).await.map_err(|error| peer.not_received(error))?;
             let response = peer.accepted(method, response, dialect.era).await?;
             if method == "initialize"
                 && let Some(session) = response.headers().get("mcp-session-id")
@@ -132,8 +145,8 @@ impl Link for HttpLink {
 
     async fn notify(&self, method: &str, params: &Object, dialect: &Dialect) -> Result<()> {
         let post = self.0.post(wire::notification(method, params), method, dialect);
-        let response = post.send().await.map_err(|error| self.0.not_received(error))?;
-        self.0.accepted(method, response, dialect.era).await.map(drop)
+        let response = post.send().await.map_err(|error| self.0.not_received(error.into()))?;
+        self.0.accepted(method, response.into(), dialect.era).await.map(drop)
     }
 
     async fn follow(&self, dialect: &Dialect) {
@@ -142,8 +155,8 @@ impl Link for HttpLink {
         let (mut pause, mut misses) = (LISTEN_PAUSES.0, Misses::default());
         loop {
             let begun = Instant::now();
-            match peer.get(dialect, last_id.as_deref()).send().await {
-                Ok(response) if is_stream(&response) => {
+            match peer.get(dialect, last_id.as_deref()).send().await.map(Received::from) {
+                Ok(response) if response.is_stream() => {
                     misses = Misses::default();
                     Answers { peer, dialect, id: 0, method: "" }.listen(response, &mut last_id).await;
                     // What changes until the stream is open again is not announced to us.
@@ -152,7 +165,7 @@ impl Link for HttpLink {
                 // Most servers have nothing to say of their own accord.
                 Ok(response) if !response.status().is_server_error() => return,
                 Err(error) if error.is_connect() => {
-                    if let Some(reason) = misses.add(peer.not_received(error)) {
+                    if let Some(reason) = misses.add(peer.not_received(error.into())) {
                         return peer.events.close(reason);
                     }
                 }
@@ -190,9 +203,38 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
+    /// Posts a request by the shortest way that there is.
+    async fn send(
+        &self,
+        body: Vec<u8>,
+        method: &str,
+        dialect: &Dialect,
+        extra: HeaderMap,
+    ) -> Result<Received, NotReceived> {
+        let Some(direct) = &self.direct else {
+            return Ok(self.post(body, method, dialect).headers(extra).send().await?.into());
+        };
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        if method != "initialize" {
+            headers.extend(self.protocol_headers(dialect).into_iter().flatten());
+        }
+        headers.extend(extra);
+        direct.post(headers, body.into()).await.map(Received::Direct).map_err(NotReceived::Direct)
+    }
+
+    /// The version and the session, as far as a request names them.
+    fn protocol_headers(&self, dialect: &Dialect) -> [Option<(HeaderName, HeaderValue)>; 2] {
+        let version = Some(&dialect.version).filter(|version| version.as_str() >= FIRST_VERSION_IN_HEADER);
+        let version = version.and_then(|version| HeaderValue::from_str(version).ok());
+        [version.map(|version| (VERSION, version)), self.session.get().map(|session| (SESSION, session.clone()))]
+    }
+
     fn post(&self, body: Vec<u8>, method: &str, dialect: &Dialect) -> RequestBuilder {
         let post = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
-        let post = post.header(ACCEPT, "application/json, text/event-stream").body(body);
+        let post = post.header(ACCEPT, ACCEPTED).body(body);
         if method == "initialize" { post.headers(self.headers.clone()) } else { self.dressed(post, dialect) }
     }
 
@@ -208,17 +250,14 @@ impl Peer {
     /// The request with the declared headers, the version and the session.
     fn dressed(&self, mut request: RequestBuilder, dialect: &Dialect) -> RequestBuilder {
         request = request.headers(self.headers.clone());
-        if dialect.version.as_str() >= FIRST_VERSION_IN_HEADER {
-            request = request.header("MCP-Protocol-Version", &dialect.version);
+        for (name, value) in self.protocol_headers(dialect).into_iter().flatten() {
+            request = request.header(name, value);
         }
-        match self.session.get() {
-            Some(session) => request.header("Mcp-Session-Id", session),
-            None => request,
-        }
+        request
     }
 
     /// The response, if it is a success; otherwise what the refusal means.
-    async fn accepted(&self, method: &str, mut response: Response, era: Era) -> Result<Response> {
+    async fn accepted(&self, method: &str, mut response: Received, era: Era) -> Result<Received> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -245,19 +284,8 @@ impl Peer {
     }
 
     /// What it means that no response came.
-    pub(super) fn not_received(&self, error: reqwest::Error) -> Error {
-        let host = self.url.host_str().unwrap_or_default();
-        let port = self.url.port_or_known_default().unwrap_or_default();
-        let error = error.without_url();
-        let cause = root_cause(&error);
-        if error.is_builder() {
-            return Error::invalid(format!("the request could not be built: {cause}")).at(Phase::NotSent);
-        }
-        if error.is_connect() {
-            let message = format!("could not connect to {host}:{port}: {cause}");
-            return unanswered(message, Phase::NotSent).caused_by(error);
-        }
-        unanswered(format!("the connection to {host}:{port} broke: {cause}"), Phase::MaybeExecuted)
+    pub(super) fn not_received(&self, error: NotReceived) -> Error {
+        not_received(&self.url, error)
     }
 
     /// Posts a message that nobody waits for, in the background.
@@ -273,6 +301,27 @@ impl Peer {
             }
             drop(permit);
         });
+    }
+}
+
+/// What it means that no response came from `url`.
+pub(super) fn not_received(url: &Url, error: NotReceived) -> Error {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    let refused = |cause: &str| unanswered(format!("could not connect to {host}:{port}: {cause}"), Phase::NotSent);
+    let broke =
+        |cause: &str| unanswered(format!("the connection to {host}:{port} broke: {cause}"), Phase::MaybeExecuted);
+    match error {
+        NotReceived::Full(error) => {
+            let error = error.without_url();
+            let cause = root_cause(&error);
+            if error.is_builder() {
+                return Error::invalid(format!("the request could not be built: {cause}")).at(Phase::NotSent);
+            }
+            if error.is_connect() { refused(&cause).caused_by(error) } else { broke(&cause) }
+        }
+        NotReceived::Direct(Broken::Connecting(error)) => refused(&error.to_string()).caused_by(error),
+        NotReceived::Direct(Broken::Exchanging(error)) => broke(&root_cause(&error)),
     }
 }
 
@@ -303,8 +352,22 @@ impl Drop for Cancel<'_> {
 
 /// A client for one connector: pooled, without redirects, proxies and repeats.
 pub(crate) fn client(config: &super::config::HttpConfig) -> Result<Client> {
+    built(builder(config))
+}
+
+/// The same for connections that are to become something else, which only those
+/// of HTTP/1.1 can.
+pub(super) fn upgrading_client(config: &super::config::HttpConfig) -> Result<Client> {
+    built(builder(config).http1_only())
+}
+
+fn built(builder: ClientBuilder) -> Result<Client> {
+    builder.build().map_err(|error| Error::internal(format!("no HTTP client: {}", root_cause(&error))))
+}
+
+fn builder(config: &super::config::HttpConfig) -> ClientBuilder {
     Client::builder()
-        .user_agent(concat!("machina/", env!("CARGO_PKG_VERSION")))
+        .user_agent(AGENT)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .no_proxy()
@@ -313,8 +376,6 @@ pub(crate) fn client(config: &super::config::HttpConfig) -> Result<Client> {
         .connect_timeout(config.connect_timeout)
         .pool_max_idle_per_host(config.idle_connections_max)
         .pool_idle_timeout(config.idle_timeout)
-        .build()
-        .map_err(|error| Error::internal(format!("no HTTP client: {}", root_cause(&error))))
 }
 
 /// Headers that the protocol itself sets.
@@ -335,6 +396,13 @@ const RESERVED: &[&str] = &[
     "upgrade",
 ];
 
+/// A header that the protocol demands, out of what a request says.
+fn protocol_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
+    let parsed = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
+    let wrong = || Error::invalid(format!("what `{name}` must say cannot be said in a header")).at(Phase::NotSent);
+    parsed.ok_or_else(wrong)
+}
+
 /// One declared header, its value already resolved.
 ///
 /// # Errors
@@ -350,15 +418,6 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
         HeaderValue::from_str(value).map_err(|_| Error::invalid_field(field, "must not hold control characters"))?;
     value.set_sensitive(true);
     Ok((parsed, value))
-}
-
-/// Whether a response is a stream of events.
-pub(super) fn is_stream(response: &Response) -> bool {
-    response.status().is_success() && content_type(response).starts_with("text/event-stream")
-}
-
-pub(super) fn content_type(response: &Response) -> &str {
-    response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
 }
 
 /// Whether a response says that it carries nothing.

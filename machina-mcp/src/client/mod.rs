@@ -1,5 +1,5 @@
-//! Towards MCP servers: child processes and Streamable HTTP, in both eras of the
-//! protocol. [`connectors`] gives one [`machina_core::Connector`] for each.
+//! Towards MCP servers: child processes, Streamable HTTP, WebSockets and the HTTP +
+//! SSE of 2024-11-05, in both eras of the protocol. [`connectors`] gives one [`machina_core::Connector`] for each.
 //!
 //! The message layer is our own, not rmcp's client, for four reasons that are
 //! correctness and not taste: rmcp's typed lists drop unknown fields and fail as
@@ -12,11 +12,15 @@ mod child;
 mod config;
 mod connectors;
 mod definitions;
+mod duplex;
+mod duplex_connectors;
 mod environment;
 mod events;
 mod handshake;
 mod http_answer;
+mod http_direct;
 mod http_link;
+mod http_response;
 pub(crate) mod lines;
 mod link;
 mod param_headers;
@@ -25,11 +29,14 @@ mod ring;
 mod secrets;
 mod session;
 mod sse;
+mod sse_link;
 mod status;
 mod stdio;
 mod supervisor;
+mod websocket;
 mod wire;
 
 pub use config::{ClientConfig, HttpConfig, StdioConfig};
 pub use connectors::{HttpConnector, StdioConnector, connectors};
+pub use duplex_connectors::{SseConnector, WebSocketConnector};
 pub use environment::Environment;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use machina_core::{
     CallContext, Definitions, Era, Error, ErrorKind, Notice, Phase, Progress, Result, Session, Tasks, ToolResult,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -224,8 +224,12 @@ impl Session for McpSession {
     }
 
     async fn call(&self, tool: &str, arguments: &Map<String, Value>, context: &CallContext) -> Result<ToolResult> {
-        let params =
-            || Object::from_iter([("name".to_owned(), json!(tool)), ("arguments".to_owned(), json!(arguments))]);
+        let params = || {
+            Object::from_iter([
+                ("name".to_owned(), tool.into()),
+                ("arguments".to_owned(), Value::Object(arguments.clone())),
+            ])
+        };
         let mut result = self.send("tools/call", params(), context, self.hints(tool, arguments)).await;
         if self.needs_param_headers() && result.as_ref().is_err_and(is_header_mismatch) {
             // Refused, so not executed: the headers follow from the list of tools.

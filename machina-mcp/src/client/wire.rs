@@ -2,6 +2,7 @@
 //! fields and key order included. Refuses to interpret results; that is the
 //! caller's part.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// A JSON object.
@@ -85,12 +86,12 @@ fn our_id(id: &Value) -> Option<u64> {
 
 /// The bytes of a request.
 pub(crate) fn request(id: u64, method: &str, params: &Object) -> Vec<u8> {
-    encode(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+    encode(&Outgoing { jsonrpc: "2.0", id: Some(id), method, params })
 }
 
 /// The bytes of a notification.
 pub(crate) fn notification(method: &str, params: &Object) -> Vec<u8> {
-    encode(&json!({"jsonrpc": "2.0", "method": method, "params": params}))
+    encode(&Outgoing { jsonrpc: "2.0", id: None, method, params })
 }
 
 /// The bytes of `notifications/cancelled` for the request `id`.
@@ -122,8 +123,18 @@ pub(crate) fn is_change(method: &str) -> bool {
     )
 }
 
-fn encode(message: &Value) -> Vec<u8> {
-    message.to_string().into_bytes()
+/// A request or a notification of ours.
+#[derive(Serialize)]
+struct Outgoing<'a> {
+    jsonrpc: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    method: &'a str,
+    params: &'a Object,
+}
+
+fn encode(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("values have a JSON form")
 }
 
 /// The id of the answer that an over-long line carries, read from its first and

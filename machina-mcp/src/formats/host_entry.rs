@@ -53,7 +53,14 @@ impl Secrets {
 
     /// `value` as it may be written at `path`: itself, or a reference to a
     /// variable called `name`, with a note to set it.
-    fn written(&mut self, value: &Sensitive, service: &str, name: &str, path: &str, notes: &mut Notes) -> String {
+    pub(super) fn written(
+        &mut self,
+        value: &Sensitive,
+        service: &str,
+        name: &str,
+        path: &str,
+        notes: &mut Notes,
+    ) -> String {
         if !value.is_secret() && !value.is_mask() {
             return value.expose().to_owned();
         }
@@ -115,6 +122,13 @@ fn program(spec: &ServiceSpec, stdio: &StdioEndpoint, secrets: &mut Secrets, not
         let path = field(&field(service, "env"), name);
         env.insert(name.clone(), secrets.written(value, service, &variable_name(name), &path, notes));
     }
+    let args = arguments(stdio, service, secrets, notes);
+    let cwd = stdio.cwd.as_ref().map(|path| path.to_string_lossy().into_owned());
+    Way::Program { command: stdio.command.clone(), args, env, cwd }
+}
+
+/// The arguments of a program, each as it may be written.
+pub(super) fn arguments(stdio: &StdioEndpoint, service: &str, secrets: &mut Secrets, notes: &mut Notes) -> Vec<String> {
     let mut args = Vec::new();
     let mut flag = None;
     for (index, arg) in stdio.args.iter().enumerate() {
@@ -135,8 +149,7 @@ fn program(spec: &ServiceSpec, stdio: &StdioEndpoint, secrets: &mut Secrets, not
             _ => secrets.written(arg, service, &name, &path, notes),
         });
     }
-    let cwd = stdio.cwd.as_ref().map(|path| path.to_string_lossy().into_owned());
-    Way::Program { command: stdio.command.clone(), args, env, cwd }
+    args
 }
 
 fn address(spec: &ServiceSpec, http: &HttpEndpoint, sse: bool, secrets: &mut Secrets, notes: &mut Notes) -> Way {

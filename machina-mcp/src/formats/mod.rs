@@ -23,6 +23,8 @@ mod package;
 mod placeholder;
 mod render;
 mod server_json;
+mod server_json_export;
+mod server_json_package;
 mod services;
 mod text;
 mod vscode;
@@ -40,6 +42,11 @@ pub use detect::Format;
 pub use diff::{Difference, FieldChange, diff};
 pub use export::{Client, Export, Gateway, export, export_gateway};
 pub use note::{Note, Severity};
+pub(crate) use server_json::import_listed;
+#[cfg(test)]
+pub(crate) use server_json::{EXTENSION, PUBLISHER_PROVIDED};
+pub use server_json_export::server_json;
+pub(crate) use server_json_export::version_of;
 
 use importer::Importer;
 

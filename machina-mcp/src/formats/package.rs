@@ -2,12 +2,17 @@
 //! arguments and variables that the publisher describes. A value that the user
 //! must give becomes a reference to an environment variable.
 
+use std::collections::BTreeMap;
+
 use machina_core::{Endpoint, Sensitive, SensitiveMap, ServiceName, StdioEndpoint};
 use serde_json::{Map, Value};
 
 use super::entry::{Entry, kind};
 use super::note::field;
 use super::placeholder::{can_be_default, reference, variable_name};
+
+/// The longest value that is made of a template, in bytes.
+const FILLED_MAX: usize = 64 * 1024;
 
 /// What the names of variables begin with, so that the `path` of one server is
 /// neither that of another nor `PATH`.
@@ -17,10 +22,15 @@ pub(super) struct Scope(String);
 impl Scope {
     pub(super) fn of(name: &ServiceName) -> Self {
         let name = name.as_str();
-        Self(variable_name(name.rsplit('/').next().unwrap_or(name)))
+        Self::named(name.rsplit('/').next().unwrap_or(name))
     }
 
-    fn variable(&self, name: &str) -> String {
+    /// That of a service whose name has this as its last part.
+    pub(super) fn named(last: &str) -> Self {
+        Self(variable_name(last))
+    }
+
+    pub(super) fn variable(&self, name: &str) -> String {
         format!("{}_{}", self.0, variable_name(name))
     }
 }
@@ -195,9 +205,10 @@ fn input(entry: &mut Entry<'_>, variable: &str, scope: &Scope, settable: bool) -
     }
 }
 
-/// `template` with each `{name}` out of `variables` replaced.
+/// `template` with each `{name}` out of `variables` replaced. What takes its place
+/// is not looked through again, so that no short text becomes an endless one.
 pub(super) fn fill(entry: &mut Entry<'_>, template: &str, variables: Map<String, Value>, scope: &Scope) -> String {
-    let mut text = template.to_owned();
+    let mut values = BTreeMap::new();
     let path = entry.at("variables");
     for (name, value) in variables {
         let path = field(&path, &name);
@@ -208,7 +219,38 @@ pub(super) fn fill(entry: &mut Entry<'_>, template: &str, variables: Map<String,
         let mut variable = entry.inner(path, fields);
         let value = input(&mut variable, &scope.variable(&name), scope, false).unwrap_or_default();
         variable.finish();
-        text = text.replace(&format!("{{{name}}}"), &value);
+        values.insert(name, value);
     }
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, name, after)) = next_variable(rest) {
+        text.push_str(before);
+        match values.get(name) {
+            Some(value) => {
+                text.push_str(value);
+                rest = after;
+            }
+            None => {
+                text.push('{');
+                rest = &rest[before.len() + 1..];
+            }
+        }
+        if text.len() > FILLED_MAX {
+            entry
+                .notes
+                .error(&entry.path, format!("is longer than {FILLED_MAX} bytes when its variables are filled in"));
+            return String::new();
+        }
+    }
+    text.push_str(rest);
     text
+}
+
+/// What stands before the first name in braces, the name, and what comes after it.
+fn next_variable(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    match rest.split_once('}') {
+        Some((name, after)) => Some((before, name, after)),
+        None => Some((before, "", rest)),
+    }
 }

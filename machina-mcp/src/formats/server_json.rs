@@ -1,16 +1,33 @@
 //! `server.json` of the official registry (schema 2025-12-11), one or a list as
 //! the registry answers. A server may be had in several ways; the first that
 //! works is enabled and the others are kept disabled, because they are
-//! alternatives and not replicas.
+//! alternatives and not replicas. What such a document cannot say stands in an
+//! extension of our own, which [`server_json`](super::server_json()) writes: with
+//! it, a service comes back as it was.
 
 use machina_core::{AdminState, Endpoint, Instance, ServiceSpec};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::endpoint::{self, Transport};
 use super::entry::Entry;
 use super::importer::Importer;
-use super::note::{element, field};
+use super::note::{Notes, element, field};
 use super::package::{self, Scope};
+use super::{Format, Import, ImportOptions};
+
+/// Where a publisher may say what the format has no field for.
+pub(crate) const PUBLISHER_PROVIDED: &str = "io.modelcontextprotocol.registry/publisher-provided";
+/// The fields of a record that the other fields of the document do not say; `null`
+/// for one that the record does not have.
+pub(crate) const EXTENSION: &str = "dev.machina/service";
+
+/// Reads one document, or one entry of a list of the registry.
+pub(crate) fn import_listed(entry: Value) -> Import {
+    let options = ImportOptions::default();
+    let mut importer = Importer::new(Format::ServerJson, &options, Notes::default());
+    listed(String::new(), entry, &mut importer);
+    importer.finish()
+}
 
 pub(super) fn read(root: Value, importer: &mut Importer<'_>) {
     let Value::Object(mut root) = root else { return };
@@ -53,7 +70,8 @@ fn server(entry: &mut Entry<'_>, spec: &mut ServiceSpec) {
         repository.finish();
     }
     entry.set_aside(&["status"], "server.json", &mut spec.metadata);
-    entry.skip(&["$schema", "_meta", "icons"], "it says nothing about how to reach the server");
+    entry.skip(&["$schema", "icons"], "it says nothing about how to reach the server");
+    let extension = extension(entry);
     let scope = Scope::of(&spec.name);
     let mut ways = Vec::new();
     entry.each("packages", |way| ways.extend(package::read(way, &scope).map(|found| (way.path.clone(), found))));
@@ -61,8 +79,47 @@ fn server(entry: &mut Entry<'_>, spec: &mut ServiceSpec) {
     for (path, found) in ways {
         add_way(entry, spec, &path, found);
     }
-    if spec.instances.is_empty() {
+    if let Some(extension) = &extension {
+        overlay(entry, spec, extension);
+    }
+    let says_none = extension.is_some_and(|extension| extension.contains_key("instances"));
+    if spec.instances.is_empty() && !says_none {
         entry.notes.error(&entry.path, "none of its packages and remotes can be used here");
+    }
+}
+
+/// What the document says in our own extension; other extensions are passed over.
+fn extension(entry: &mut Entry<'_>) -> Option<Map<String, Value>> {
+    let mut meta = entry.take("_meta")?;
+    match meta.get_mut(PUBLISHER_PROVIDED)?.get_mut(EXTENSION)?.take() {
+        Value::Object(extension) => Some(extension),
+        _ => {
+            let path = field(&field(&entry.at("_meta"), PUBLISHER_PROVIDED), EXTENSION);
+            entry.notes.warn(path, "not imported: must be an object with fields of a service record");
+            None
+        }
+    }
+}
+
+/// Lets the fields of the extension take the place of what was read without it.
+fn overlay(entry: &mut Entry<'_>, spec: &mut ServiceSpec, extension: &Map<String, Value>) {
+    let mut record = spec.exposed();
+    let Some(fields) = record.as_object_mut() else { return };
+    for (name, value) in extension {
+        if value.is_null() {
+            fields.shift_remove(name);
+        } else {
+            fields.insert(name.clone(), value.clone());
+        }
+    }
+    match ServiceSpec::from_value(record) {
+        Ok(whole) => *spec = whole,
+        Err(error) => {
+            let path = field(&field(&entry.at("_meta"), PUBLISHER_PROVIDED), EXTENSION);
+            let fields: Vec<_> = error.context().problems.iter().map(|problem| problem.field.as_str()).collect();
+            let message = format!("not imported: these fields make no service record: {}", fields.join(", "));
+            entry.notes.warn(path, message);
+        }
     }
 }
 

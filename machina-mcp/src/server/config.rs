@@ -16,6 +16,8 @@ pub struct HttpServerConfig {
     pub mode: ToolMode,
     /// How they are named in flat mode.
     pub prefix: ToolPrefix,
+    /// Whether the names of earlier gateways are listed too.
+    pub aliases: bool,
     /// The names under which this server may be asked: a `Host` header with
     /// another one is refused, so that no foreign web page reaches a server on
     /// its reader's own machine. Each is a host (any port) or `host:port`, IPv6
@@ -37,11 +39,17 @@ pub struct HttpServerConfig {
     /// How long an idle session of the older era is remembered.
     #[serde(with = "duration")]
     pub session_idle: Duration,
+    /// How many streams that tell of changes are open at a time, of all hosts
+    /// together: those of sessions, and subscriptions.
+    pub streams_max: usize,
+    /// How many WebSockets are open at a time.
+    pub sockets_max: usize,
     /// How long a call may run before its answer becomes a stream of events,
     /// which a long one needs so that nobody on the way gives it up.
     #[serde(with = "duration")]
     pub stream_after: Duration,
-    /// How often a silent stream of events shows a sign of life.
+    /// How often a silent stream of events shows a sign of life, and a WebSocket
+    /// asks for one; a WebSocket that gives none for three times as long is closed.
     #[serde(with = "duration")]
     pub keep_alive: Duration,
 }
@@ -51,6 +59,7 @@ impl Default for HttpServerConfig {
         Self {
             mode: ToolMode::default(),
             prefix: ToolPrefix::default(),
+            aliases: true,
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec(),
             allowed_origins: Vec::new(),
             message_bytes_max: 4 * 1024 * 1024,
@@ -58,6 +67,8 @@ impl Default for HttpServerConfig {
             requests_max: 1024,
             sessions_max: 1024,
             session_idle: Duration::from_secs(30 * 60),
+            streams_max: 512,
+            sockets_max: 256,
             stream_after: Duration::from_secs(1),
             keep_alive: Duration::from_secs(15),
         }
@@ -68,7 +79,7 @@ impl HttpServerConfig {
     /// How upstream tools appear to a host.
     #[must_use]
     pub fn exposure(&self) -> Exposure {
-        Exposure { mode: self.mode, prefix: self.prefix }
+        Exposure { mode: self.mode, prefix: self.prefix, aliases: self.aliases }
     }
 
     /// Checks that every value lies in its range.
@@ -89,6 +100,8 @@ impl HttpServerConfig {
             ("message_bytes_max", self.message_bytes_max, 1024, 64 * 1024 * 1024),
             ("requests_max", self.requests_max, 1, 100_000),
             ("sessions_max", self.sessions_max, 1, 100_000),
+            ("streams_max", self.streams_max, 1, 100_000),
+            ("sockets_max", self.sockets_max, 1, 100_000),
         ];
         for (field, value, least, most) in counts {
             if !(least..=most).contains(&value) {
@@ -133,6 +146,8 @@ mod tests {
             requests_max: 0,
             sessions_max: 0,
             session_idle: Duration::ZERO,
+            streams_max: 0,
+            sockets_max: 0,
             stream_after: Duration::ZERO,
             keep_alive: Duration::from_millis(999),
             ..HttpServerConfig::default()
@@ -149,7 +164,9 @@ mod tests {
             "requests_max",
             "session_idle",
             "sessions_max",
+            "sockets_max",
             "stream_after",
+            "streams_max",
         ];
         wanted.sort_unstable();
         assert_eq!(fields, wanted);

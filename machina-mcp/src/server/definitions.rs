@@ -1,10 +1,15 @@
 //! The five tools by which a host reaches every tool there is, as it lists them.
 //! Written for a model: when to use each, and what comes next. They never change.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use machina_core::Status;
 use serde_json::{Value, json};
+
+use super::aliases::ALIASES;
+use super::listing::Listing;
+use super::protocol::{Reply, STATIC};
+use super::rpc::{Fault, INVALID_PARAMS, Object};
 
 /// How many services, and how many tools, a page has at most.
 pub(crate) const SERVICES_MAX: u32 = 200;
@@ -29,24 +34,71 @@ impl MetaTool {
     /// The tool of this name; three names of earlier gateways are understood too.
     pub(crate) fn of(name: &str) -> Option<Self> {
         Some(match name {
-            "list_services" | "list_available_services" => Self::ListServices,
-            "list_tools" | "list_available_tools" => Self::ListTools,
+            "list_services" => Self::ListServices,
+            "list_tools" => Self::ListTools,
             "find_tool" => Self::FindTool,
             "describe_tool" => Self::DescribeTool,
-            "call_tool" | "call_service_tool" => Self::CallTool,
-            _ => return None,
+            "call_tool" => Self::CallTool,
+            _ => ALIASES.iter().find(|(alias, _)| *alias == name)?.1,
         })
+    }
+
+    fn definition(self) -> Value {
+        match self {
+            Self::ListServices => list_services(),
+            Self::ListTools => list_tools(),
+            Self::FindTool => find_tool(),
+            Self::DescribeTool => describe_tool(),
+            Self::CallTool => call_tool(),
+        }
     }
 }
 
 /// The names, for messages.
 pub(crate) const NAMES: &str = "list_services, list_tools, find_tool, describe_tool and call_tool";
 
-/// What `tools/list` answers.
-pub(crate) fn all() -> &'static Value {
-    static ALL: LazyLock<Value> =
-        LazyLock::new(|| json!([find_tool(), call_tool(), list_services(), list_tools(), describe_tool()]));
-    &ALL
+/// In the order in which they are listed.
+const ALL: [MetaTool; 5] =
+    [MetaTool::FindTool, MetaTool::CallTool, MetaTool::ListServices, MetaTool::ListTools, MetaTool::DescribeTool];
+
+/// What `tools/list` answers, with the names of earlier gateways or without. All
+/// are on one page, so no cursor was ever given out.
+pub(super) fn page(params: &Object, aliases: bool) -> Result<Reply, Fault> {
+    match params.get("cursor") {
+        None | Some(Value::Null) => Ok(Reply::listed(listing(aliases).whole(), Object::new(), STATIC)),
+        Some(_) => Err(Fault::new(INVALID_PARAMS, "cursor: is not one of this server")),
+    }
+}
+
+fn listing(aliases: bool) -> &'static Arc<Listing> {
+    static PLAIN: LazyLock<Arc<Listing>> = LazyLock::new(|| listed(&[]));
+    static WITH_ALIASES: LazyLock<Arc<Listing>> = LazyLock::new(|| listed(&ALIASES));
+    if aliases { &WITH_ALIASES } else { &PLAIN }
+}
+
+fn listed(aliases: &[(&'static str, MetaTool)]) -> Arc<Listing> {
+    let mut listing = Listing::new("tools");
+    let aliases = aliases.iter().map(|(name, tool)| alias(name, *tool));
+    for (place, tool) in ALL.into_iter().map(MetaTool::definition).chain(aliases).enumerate() {
+        listing.push_own("", place, &tool);
+    }
+    listing.finished()
+}
+
+/// The definition of `tool` under another name, and in few words.
+fn alias(name: &str, tool: MetaTool) -> Value {
+    let mut definition = tool.definition();
+    let same = format!("Same as `{}`.", definition["name"].as_str().unwrap_or_default());
+    definition["name"] = name.into();
+    definition["description"] = same.into();
+    // A title would be that of another tool, and have a model wonder which.
+    if let Some(definition) = definition.as_object_mut() {
+        definition.shift_remove("title");
+    }
+    if let Some(annotations) = definition["annotations"].as_object_mut() {
+        annotations.shift_remove("title");
+    }
+    definition
 }
 
 fn find_tool() -> Value {
@@ -188,9 +240,14 @@ fn reading(title: &str) -> Value {
 mod tests {
     use super::*;
 
+    fn listed(aliases: bool) -> Vec<Value> {
+        let entries = listing(aliases).whole();
+        serde_json::from_str(&format!("[{}]", entries.text())).unwrap()
+    }
+
     #[test]
     fn every_listed_tool_is_known_and_only_call_tool_may_write() {
-        let all = all().as_array().unwrap();
+        let all = listed(false);
         assert_eq!(all.len(), 5);
         for tool in all {
             let name = tool["name"].as_str().unwrap();
@@ -198,6 +255,19 @@ mod tests {
             assert_eq!(tool["annotations"]["readOnlyHint"], name != "call_tool", "{name}");
             assert_eq!(tool.get("outputSchema").is_none(), name == "call_tool", "{name}");
             assert!(tool["description"].as_str().unwrap().len() < 300, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_the_same_tool_in_few_words() {
+        let all = listed(true);
+        assert_eq!(all.len(), 8);
+        for alias in &all[5..] {
+            let tool = MetaTool::of(alias["name"].as_str().unwrap()).unwrap().definition();
+            assert_eq!(alias["inputSchema"], tool["inputSchema"]);
+            assert_eq!(alias.get("outputSchema"), tool.get("outputSchema"));
+            assert_eq!(alias["description"], format!("Same as `{}`.", tool["name"].as_str().unwrap()));
+            assert!(alias.get("title").is_none() && alias["annotations"].get("title").is_none());
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 use machina_core::{Era, Error, ErrorKind, Outcome};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::rpc::{Fault, INTERNAL_ERROR, INVALID_PARAMS, Object, RESOURCE_NOT_FOUND, SERVER_ERROR, object};
 
@@ -46,36 +46,52 @@ fn mapped(kind: ErrorKind) -> Mapped {
 /// The result of a tool that could not do what was asked: readable by a model,
 /// so that it can do better.
 pub(crate) fn tool_result(error: &Error) -> Object {
-    let context = error.context();
-    let uncertain = context.outcome == Some(Outcome::Unknown);
-    let effect = if uncertain { "The tool may have run: repeat the call only if that does no harm." } else { "" };
-    let parts = [&*error.to_string(), effect, mapped(error.kind()).advice];
-    let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
-    object(json!({
-        "content": [{"type": "text", "text": text}],
-        "structuredContent": {"code": error.kind().code(), "message": error.message(), "context": context},
-        "isError": true,
-    }))
+    let mut result = told(error, mapped(error.kind()).advice);
+    result.insert("structuredContent".to_owned(), details(error));
+    result.insert("isError".to_owned(), true.into());
+    result
 }
 
 /// The same for a tool of a service: what structured content it may have is for
-/// its own output schema to say, so the error goes into `_meta`.
+/// its own output schema to say, so the error goes into `_meta`. The tools that
+/// advice names are not there.
 pub(crate) fn upstream_result(error: &Error) -> Object {
-    let mut result = tool_result(error);
-    if let Some(structured) = result.shift_remove("structuredContent") {
-        result.insert("_meta".to_owned(), json!({ "dev.machina/error": structured }));
-    }
+    let mut result = told(error, "");
+    result.insert("_meta".to_owned(), json!({ "dev.machina/error": details(error) }));
+    result.insert("isError".to_owned(), true.into());
     result
+}
+
+fn told(error: &Error, advice: &str) -> Object {
+    let uncertain = error.context().outcome == Some(Outcome::Unknown);
+    let more = if uncertain { "The tool may have run: repeat the call only if that does no harm." } else { advice };
+    let text = [&*error.to_string(), more].join("\n");
+    object(json!({"content": [{"type": "text", "text": text.trim_end()}]}))
+}
+
+fn details(error: &Error) -> Value {
+    json!({"code": error.kind().code(), "message": error.message(), "context": error.context()})
 }
 
 /// The JSON-RPC error of a request that is no tool call.
 pub(crate) fn fault(error: &Error, era: Era) -> Fault {
     let code = match (error.kind(), era) {
         (ErrorKind::NotFound, Era::Legacy) => RESOURCE_NOT_FOUND,
+        (ErrorKind::Rejected, _) => upstream_code(error, era).unwrap_or(SERVER_ERROR),
         (kind, _) => mapped(kind).code,
     };
     let data = json!({"code": error.kind().code(), "context": error.context()});
     Fault { data: Some(Box::new(data)), ..Fault::new(code, error.message()) }
+}
+
+/// What the upstream said, where it is about what was asked for and not about
+/// the protocol between it and Machina.
+fn upstream_code(error: &Error, era: Era) -> Option<i64> {
+    match (error.context().upstream_code?, era) {
+        (RESOURCE_NOT_FOUND, Era::Modern) => Some(INVALID_PARAMS),
+        (code @ (RESOURCE_NOT_FOUND | INVALID_PARAMS | INTERNAL_ERROR), _) => Some(code),
+        _ => None,
+    }
 }
 
 /// The HTTP status of a request that is not let in.
@@ -113,5 +129,28 @@ mod tests {
         assert_eq!(fault(&missing, Era::Legacy).code, RESOURCE_NOT_FOUND);
         assert_eq!(fault(&missing, Era::Modern).code, INVALID_PARAMS);
         assert_eq!(fault(&Error::internal("x"), Era::Modern).code, INTERNAL_ERROR);
+    }
+
+    #[test]
+    fn an_upstreams_own_code_is_passed_on_where_it_is_about_the_request() {
+        let of = |code, era| {
+            let error = Error::rejected("no").with(|context| context.upstream_code = Some(code));
+            fault(&error, era).code
+        };
+        assert_eq!((of(-32602, Era::Legacy), of(-32603, Era::Modern)), (-32602, -32603));
+        assert_eq!((of(-32002, Era::Legacy), of(-32002, Era::Modern)), (-32002, -32602));
+        assert_eq!((of(-32601, Era::Modern), of(-32022, Era::Modern)), (SERVER_ERROR, SERVER_ERROR));
+    }
+
+    #[test]
+    fn advice_is_given_where_the_tools_are_that_it_names() {
+        let missing = Error::not_found("no such tool");
+        assert!(tool_result(&missing)["content"][0]["text"].as_str().unwrap().contains("find_tool"));
+        let flat = upstream_result(&missing);
+        assert_eq!(flat["content"][0]["text"], "not_found: no such tool");
+        assert_eq!(
+            (&flat["_meta"]["dev.machina/error"]["code"], flat.get("structuredContent")),
+            (&json!("not_found"), None)
+        );
     }
 }

@@ -1,36 +1,22 @@
 //! How upstream tools appear to a host: plain data with sensible defaults.
 
-use serde::{Deserialize, Serialize};
-
-/// Which tools a host sees.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ToolMode {
-    /// Five tools that reach every other: few tokens, however many there are.
-    #[default]
-    Meta,
-    /// Every tool of every service by itself.
-    Flat,
-}
-
-/// When the name of a tool is preceded by that of its service, in flat mode.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ToolPrefix {
-    /// Always: `service__tool`.
-    #[default]
-    Always,
-    /// Where two services offer a tool of the same name.
-    OnCollision,
-    /// Never: tools of the same name are told apart by a suffix.
-    None,
-}
+pub use machina_core::{ToolMode, ToolPrefix};
 
 /// How upstream tools appear to a host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exposure {
     /// Which tools it sees.
     pub mode: ToolMode,
     /// How they are named in flat mode.
     pub prefix: ToolPrefix,
+    /// Whether the names of earlier gateways are listed too: `list_available_services`,
+    /// `list_available_tools` and `call_service_tool` in meta mode, and the resource
+    /// template `service_documentation`. They are understood in any case.
+    pub aliases: bool,
+}
+
+impl Default for Exposure {
+    fn default() -> Self {
+        Self { mode: ToolMode::default(), prefix: ToolPrefix::default(), aliases: true }
+    }
 }

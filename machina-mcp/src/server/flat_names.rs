@@ -1,4 +1,4 @@
-//! Names under which the tools of all services stand side by side: at most 64
+//! Names under which the tools, or the prompts, of all services stand side by side: at most 64
 //! characters of `[a-zA-Z0-9_-]`, which is what hosts allow, and no two alike.
 //!
 //! Pure: the same tools have the same names in every process. When two would be
@@ -20,21 +20,21 @@ const SERVICE_KEPT: usize = 16;
 /// How long a suffix is, and how long when names are still alike.
 const SUFFIXES: [usize; 3] = [8, 16, 32];
 
-/// A tool of a service, by their own names.
+/// A tool or prompt of a service, by their own names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Original<'a> {
     pub(super) service: &'a str,
-    pub(super) tool: &'a str,
+    pub(super) name: &'a str,
 }
 
 /// A name for each of `tools`, in their order. Distinct tools get distinct names.
 pub(super) fn names(prefix: ToolPrefix, tools: &[Original<'_>]) -> Vec<String> {
-    let bare = counted(tools.iter().map(|original| original.tool));
+    let bare = counted(tools.iter().map(|original| original.name));
     let prefixed: Vec<bool> = tools
         .iter()
         .map(|original| match prefix {
             ToolPrefix::Always => true,
-            ToolPrefix::OnCollision => bare[original.tool] > 1,
+            ToolPrefix::OnCollision => bare[original.name] > 1,
             ToolPrefix::None => false,
         })
         .collect();
@@ -67,8 +67,8 @@ fn counted<T: Eq + std::hash::Hash>(items: impl Iterator<Item = T>) -> HashMap<T
 /// The name as it is.
 fn whole(original: Original<'_>, prefixed: bool) -> String {
     match prefixed {
-        true => format!("{}{SEPARATOR}{}", original.service, original.tool),
-        false => original.tool.to_owned(),
+        true => format!("{}{SEPARATOR}{}", original.service, original.name),
+        false => original.name.to_owned(),
     }
 }
 
@@ -81,7 +81,7 @@ fn fits(original: Original<'_>, prefixed: bool) -> bool {
 /// names lose the end of the service first.
 fn suffixed(original: Original<'_>, prefixed: bool, width: usize) -> String {
     let room = NAME_MAX - 1 - width;
-    let (service, tool) = (allowed(original.service), allowed(original.tool));
+    let (service, tool) = (allowed(original.service), allowed(original.name));
     let hash = hash_of(original);
     if !prefixed {
         return format!("{}_{}", head(&tool, room), &hash[..width]);
@@ -110,7 +110,7 @@ fn is_allowed(c: char) -> bool {
 
 /// Names have no control characters, so a zero byte between them is unambiguous.
 fn hash_of(original: Original<'_>) -> String {
-    let digest = Sha256::digest(format!("{}\0{}", original.service, original.tool));
+    let digest = Sha256::digest(format!("{}\0{}", original.service, original.name));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

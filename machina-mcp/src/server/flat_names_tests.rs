@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use super::*;
 
 fn of<'a>(service: &'a str, tool: &'a str) -> Original<'a> {
-    Original { service, tool }
+    Original { service, name: tool }
 }
 
 /// The shape of a real fleet: 46 services with 23 tools each, half of them named

@@ -3,17 +3,19 @@
 
 use std::sync::Arc;
 
-use machina_core::{CallOptions, Era, Progress, ProgressSink, Scoped, ToolCall};
+use machina_core::{CallOptions, Era, Progress, ProgressSink, Scoped};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::definitions::{self, MetaTool};
-use super::exposure::{Exposure, ToolMode};
-use super::flat::FlatTables;
-use super::protocol::{self, Face, Reply, STATIC};
-use super::rpc::{self, Fault, INVALID_PARAMS, Object, Request, shown};
-use super::{errors, resources, tools};
+use super::audience::Audience;
+pub(crate) use super::audience::Selection;
+use super::changes::{Kinds, Lists};
+pub(crate) use super::offer::Offer;
+use super::protocol::{self, Face, Reply};
+use super::requests::Asked;
+use super::rpc::{self, Fault, INVALID_PARAMS, Object, Request};
+use super::{definitions, errors, upstream};
 
 /// What goes to a host.
 #[derive(Debug)]
@@ -43,61 +45,45 @@ impl Answer {
 /// Where what goes to a host is put; bounded.
 pub(crate) type Outbox = mpsc::Sender<Outgoing>;
 
-/// The tools that hosts are offered; shared by all of them.
-#[derive(Debug)]
-pub(crate) enum Offer {
-    /// The five tools that reach every other.
-    Meta,
-    /// Every tool by itself.
-    Flat(FlatTables),
-}
-
-impl Offer {
-    /// What `exposure` says.
-    pub(crate) fn new(exposure: Exposure) -> Arc<Self> {
-        Arc::new(match exposure.mode {
-            ToolMode::Meta => Self::Meta,
-            ToolMode::Flat => Self::Flat(FlatTables::new(exposure.prefix)),
-        })
-    }
-
-    /// The tools by themselves, if that is what is offered.
-    pub(super) fn tables(&self) -> Option<&FlatTables> {
-        match self {
-            Self::Meta => None,
-            Self::Flat(tables) => Some(tables),
-        }
-    }
-}
-
-/// The server, as one principal sees it.
+/// The server, as one principal sees it at one endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
-    scoped: Scoped,
+    audience: Audience,
     offer: Arc<Offer>,
-    /// Whether the host is told when the tools have changed.
-    tells_changes: bool,
+    /// The lists of whose changes the host is told.
+    told: Kinds,
 }
 
 impl Gateway {
-    /// A server that may see and do what `scoped` may, and offers `offer`.
-    pub(crate) fn new(scoped: Scoped, offer: Arc<Offer>) -> Self {
-        Self { scoped, offer, tells_changes: false }
+    /// A server that may see and do what `scoped` may, and offers `offer` as far
+    /// as `selection` says.
+    ///
+    /// # Errors
+    /// [`NotFound`](machina_core::ErrorKind::NotFound) when there is no such group.
+    pub(crate) fn new(scoped: Scoped, offer: Arc<Offer>, selection: Selection) -> machina_core::Result<Self> {
+        Ok(Self { audience: Audience::new(scoped, selection)?, offer, told: Kinds::default() })
     }
 
-    /// The same, whose host is told, or not, when the tools have changed.
-    pub(crate) fn telling_changes(mut self, tells_changes: bool) -> Self {
-        self.tells_changes = tells_changes;
+    /// The same, whose host is told when these lists have changed, if it wants to be.
+    pub(crate) fn telling(mut self, told: Kinds) -> Self {
+        self.told = told;
         self
     }
 
-    fn face(&self) -> Face {
-        Face { flat: self.offer.tables().is_some(), tells_changes: self.tells_changes }
+    /// The handle of whom is served.
+    pub(crate) fn scoped(&self) -> &Scoped {
+        self.audience.scoped()
     }
 
-    /// Who is served.
-    pub(crate) fn principal(&self) -> &str {
-        &self.scoped.principal().id
+    /// Which lists may come to be others.
+    pub(crate) fn changing(&self) -> Kinds {
+        self.offer.changing(&self.audience)
+    }
+
+    /// A number for each list that the host can read now; of a group that is
+    /// gone, as it was.
+    pub(crate) fn lists(&self) -> Lists {
+        self.offer.lists(&self.audience.renewed().unwrap_or_else(|_| self.audience.clone()))
     }
 
     /// Answers a request into `outbox`, unless `cancelled` fires first: then
@@ -107,6 +93,7 @@ impl Gateway {
         let options = CallOptions {
             cancelled: cancelled.clone(),
             progress: request.meta("progressToken").and_then(|token| progress_sink(token, &outbox, &cancelled)),
+            meta: upstream::trace(&request),
             ..CallOptions::default()
         };
         let outcome = self.dispatch(request, era, &options).await;
@@ -115,85 +102,58 @@ impl Gateway {
         }
         // Progress that comes later is not sent.
         cancelled.cancel();
-        let answer = Answer::to(Some(&id), outcome.map(|reply| reply.dressed(era)));
+        let answer = match outcome {
+            Ok(reply) => Answer { text: reply.answer(&id, era), fault: None },
+            Err(fault) => Answer::to(Some(&id), Err(fault)),
+        };
         // A closed outbox is a host that has gone.
         let _ = outbox.send(Outgoing::Answer(answer)).await;
     }
 
     async fn dispatch(&self, request: Request, era: Era, options: &CallOptions) -> Result<Reply, Fault> {
+        let audience = &self.audience.renewed().map_err(|error| errors::fault(&error, era))?;
+        let flat = self.offer.is_flat(audience);
         let Request { method, params, .. } = request;
+        let scoped = audience.scoped();
+        let asked = Asked { audience, offer: &self.offer, era, options };
         match (method.as_str(), era) {
-            ("initialize", Era::Legacy) => protocol::initialize(&params, self.face()),
-            ("server/discover", _) => Ok(protocol::discover(self.face())),
+            ("initialize", Era::Legacy) => protocol::initialize(&params, &self.face(audience)),
+            ("server/discover", _) => Ok(protocol::discover(&self.face(audience))),
             ("ping", Era::Legacy) => Ok(Reply::new(Object::new())),
-            ("tools/list", _) => self.list_tools(&params),
-            ("tools/call", _) => self.call_tool(params, options).await.map(Reply::new),
-            ("resources/list", _) => resources::list(&self.scoped, &params, era),
-            ("resources/templates/list", _) => Ok(resources::templates()),
-            ("resources/read", _) => resources::read(&self.scoped, &params, era).await,
+            ("logging/setLevel", Era::Legacy) => set_level(&params),
+            ("tools/list", _) if flat => self.offer.tools(audience).listing.page(scoped, &params),
+            ("tools/list", _) => definitions::page(&params, self.offer.lists_aliases()),
+            ("tools/call", _) => asked.call_tool(params).await,
+            ("prompts/list", _) if flat => self.offer.prompts(audience).listing.page(scoped, &params),
+            ("prompts/get", _) if flat => asked.get_prompt(params).await,
+            ("resources/list", _) => self.offer.resources(audience).resources.page(scoped, &params),
+            ("resources/templates/list", _) => self.offer.resources(audience).templates.page(scoped, &params),
+            ("resources/read", _) => asked.read_resource(&params).await,
+            ("completion/complete", _) if self.completes(audience) => asked.complete(params).await,
             _ => Err(Fault::no_method(&method)),
         }
     }
 
-    async fn call_tool(&self, mut params: Object, options: &CallOptions) -> Result<Object, Fault> {
-        let Some(name) = params.get("name").and_then(Value::as_str) else {
-            return Err(Fault::new(INVALID_PARAMS, "name: must be a string"));
-        };
-        let tool = self.tool_named(name)?;
-        let arguments = match params.remove("arguments") {
-            None | Some(Value::Null) => Object::new(),
-            Some(Value::Object(arguments)) => arguments,
-            Some(_) => return Err(Fault::new(INVALID_PARAMS, "arguments: must be an object")),
-        };
-        Ok(match tool {
-            Named::Meta(tool) => {
-                let result = tools::run(tool, &self.scoped, arguments, options).await;
-                result.unwrap_or_else(|error| errors::tool_result(&error))
-            }
-            Named::Upstream(call) => {
-                let result = tools::carry(&self.scoped, &ToolCall { arguments, ..call }, options).await;
-                result.unwrap_or_else(|error| errors::upstream_result(&error))
-            }
-        })
+    fn completes(&self, audience: &Audience) -> bool {
+        self.offer.is_flat(audience) && self.offer.prompts(audience).completes(None)
     }
 
-    fn tool_named(&self, name: &str) -> Result<Named, Fault> {
-        let (tool, what_there_is) = match &*self.offer {
-            Offer::Meta => (MetaTool::of(name).map(Named::Meta), format!("there are {}", definitions::NAMES)),
-            Offer::Flat(tables) => {
-                let call = tables.of(&self.scoped).resolve(name).map(|entry| ToolCall {
-                    service: entry.service.clone(),
-                    tool: entry.tool.name().clone(),
-                    arguments: Object::new(),
-                });
-                (call.map(Named::Upstream), "`tools/list` says what there is now".to_owned())
-            }
-        };
-        let missing =
-            || Fault::new(INVALID_PARAMS, format!("name: there is no tool `{}`; {what_there_is}", shown(name)));
-        tool.ok_or_else(missing)
-    }
-
-    fn list_tools(&self, params: &Object) -> Result<Reply, Fault> {
-        match &*self.offer {
-            Offer::Meta => list_meta_tools(params),
-            Offer::Flat(tables) => tables.of(&self.scoped).page(&self.scoped, params),
-        }
+    fn face(&self, audience: &Audience) -> Face {
+        let group = audience.group().map(|group| {
+            let spec = group.spec();
+            (spec.title.clone().unwrap_or_else(|| spec.name.to_string()), spec.description.clone())
+        });
+        Face { flat: self.offer.is_flat(audience), told: self.told, completes: self.completes(audience), group }
     }
 }
 
-/// What the name of a tool stands for.
-enum Named {
-    Meta(MetaTool),
-    /// A tool of a service, to be called without arguments yet.
-    Upstream(ToolCall),
-}
-
-/// All tools are on one page, so no cursor was ever given out.
-fn list_meta_tools(params: &Object) -> Result<Reply, Fault> {
-    match params.get("cursor") {
-        None | Some(Value::Null) => Ok(Reply::cached(json!({"tools": definitions::all()}), STATIC)),
-        Some(_) => Err(Fault::new(INVALID_PARAMS, "cursor: is not one of this server")),
+/// Machina passes no log messages on, whatever the level: there is nothing to
+/// keep. Hosts of the older era ask without looking at the capabilities.
+fn set_level(params: &Object) -> Result<Reply, Fault> {
+    const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+    match params.get("level").and_then(Value::as_str) {
+        Some(level) if LEVELS.contains(&level) => Ok(Reply::new(Object::new())),
+        _ => Err(Fault::new(INVALID_PARAMS, format!("level: must be one of {}", LEVELS.join(", ")))),
     }
 }
 

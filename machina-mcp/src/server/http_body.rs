@@ -1,12 +1,14 @@
-//! The body of an answer: one JSON document, or a stream of events that ends
-//! with the answer. Dropping a stream cancels the call that it belongs to.
+//! The body of an answer: one JSON document, or a stream of events. Nothing is
+//! made before somebody reads it, and dropping it cancels what it belongs to.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
@@ -26,14 +28,20 @@ enum Kind {
     Events(Box<Events>),
 }
 
-/// What comes until the answer has come, and signs of life meanwhile.
+/// Events, and signs of life meanwhile.
 #[derive(Debug)]
 struct Events {
-    first: Option<Outgoing>,
-    queue: mpsc::Receiver<Outgoing>,
+    source: Source,
     keep_alive: Interval,
     over: bool,
-    _cancels: DropGuard,
+}
+
+/// Where events come from.
+enum Source {
+    /// A request: what comes until the answer has come.
+    Request { first: Option<Outgoing>, queue: mpsc::Receiver<Outgoing>, _cancels: DropGuard },
+    /// Whatever there is to tell.
+    Messages(BoxStream<'static, String>),
 }
 
 impl AnswerBody {
@@ -44,15 +52,24 @@ impl AnswerBody {
     }
 
     /// A stream of events: `first`, then what comes out of `queue`.
-    pub(super) fn events(
+    pub(super) fn answer(
         first: Option<Outgoing>,
         queue: mpsc::Receiver<Outgoing>,
         keep_alive: Duration,
         cancels: DropGuard,
     ) -> Self {
+        Self::events(Source::Request { first, queue, _cancels: cancels }, keep_alive)
+    }
+
+    /// A stream of events, one for each of `messages`.
+    pub(super) fn messages(messages: BoxStream<'static, String>, keep_alive: Duration) -> Self {
+        Self::events(Source::Messages(messages), keep_alive)
+    }
+
+    fn events(source: Source, keep_alive: Duration) -> Self {
         let mut keep_alive = interval_at(tokio::time::Instant::now() + keep_alive, keep_alive);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self(Kind::Events(Box::new(Events { first, queue, keep_alive, over: false, _cancels: cancels })))
+        Self(Kind::Events(Box::new(Events { source, keep_alive, over: false })))
     }
 }
 
@@ -61,18 +78,48 @@ impl Events {
         if self.over {
             return Poll::Ready(None);
         }
-        let next = match self.first.take() {
-            Some(first) => Poll::Ready(Some(first)),
-            None => self.queue.poll_recv(cx),
-        };
-        match next {
-            Poll::Ready(Some(Outgoing::Notification(text))) => Poll::Ready(Some(event(&text))),
-            Poll::Ready(Some(Outgoing::Answer(Answer { text, .. }))) => {
-                self.over = true;
+        match self.source.poll(cx) {
+            Poll::Ready(Some((text, last))) => {
+                self.over = last;
                 Poll::Ready(Some(event(&text)))
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                self.over = true;
+                Poll::Ready(None)
+            }
             Poll::Pending => self.keep_alive.poll_tick(cx).map(|_| Some(Bytes::from_static(KEEP_ALIVE))),
+        }
+    }
+}
+
+impl Source {
+    /// The next message, and whether it is the last.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<(String, bool)>> {
+        match self {
+            Self::Request { first, queue, .. } => {
+                let next = match first.take() {
+                    Some(first) => Poll::Ready(Some(first)),
+                    None => queue.poll_recv(cx),
+                };
+                next.map(|next| {
+                    next.map(|next| match next {
+                        Outgoing::Notification(text) => (text, false),
+                        Outgoing::Answer(Answer { text, .. }) => (text, true),
+                    })
+                })
+            }
+            Self::Messages(messages) => {
+                messages.as_mut().poll_next(cx).map(|message| message.map(|message| (message, false)))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { .. } => f.write_str("Request"),
+            Self::Messages(_) => f.write_str("Messages"),
         }
     }
 }

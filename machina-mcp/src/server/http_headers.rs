@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde_json::Value;
 
 use super::config::HttpServerConfig;
-use super::http::Refusal;
+use super::http_refusal::Refusal;
 use super::protocol::{self, MODERN, VERSIONS};
 use super::rpc::{Fault, HEADER_MISMATCH, INVALID_REQUEST, Request, shown};
 
@@ -55,14 +55,39 @@ fn is_host(allowed: &str, host: &Authority) -> bool {
 
 /// What the host reads; refuses a host that sends no JSON or reads no answer of ours.
 pub(super) fn check_media(headers: &HeaderMap) -> Result<Accepts, Refusal> {
-    let essence = |text: &str| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let sent = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(essence);
     if sent.as_deref() != Some("application/json") {
         let why = "Content-Type must be application/json";
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, why));
     }
+    let accepts = accepts(headers);
+    if accepts.json || accepts.events {
+        return Ok(accepts);
+    }
+    let why = "Accept must name application/json and text/event-stream";
+    Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST, why))
+}
+
+/// Refuses a host that asks for the stream of its session and does not read
+/// streams, or speaks a revision that has none.
+pub(super) fn check_stream(headers: &HeaderMap) -> Result<(), Refusal> {
+    if !accepts(headers).events {
+        let why = "Accept must name text/event-stream";
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST, why));
+    }
+    match single(headers, VERSION).map_err(|fault| Refusal::bad(None, fault))? {
+        Some(version) if version >= MODERN => {
+            let why = "this revision has no stream to GET: send `subscriptions/listen`";
+            Err(Refusal::method("POST, OPTIONS", why))
+        }
+        Some(version) if !VERSIONS.contains(&version) => Err(Refusal::bad(None, protocol::unsupported(version))),
+        _ => Ok(()),
+    }
+}
+
+fn accepts(headers: &HeaderMap) -> Accepts {
     if !headers.contains_key(ACCEPT) {
-        return Ok(Accepts { json: true, events: false });
+        return Accepts { json: true, events: false };
     }
     let kinds: Vec<String> = headers
         .get_all(ACCEPT)
@@ -73,15 +98,15 @@ pub(super) fn check_media(headers: &HeaderMap) -> Result<Accepts, Refusal> {
         .map(essence)
         .collect();
     let reads = |wanted: &[&str]| kinds.iter().any(|kind| wanted.contains(&kind.as_str()));
-    let accepts = Accepts {
+    Accepts {
         json: reads(&["application/json", "application/*", "*/*"]),
         events: reads(&["text/event-stream", "text/*"]),
-    };
-    if accepts.json || accepts.events {
-        return Ok(accepts);
     }
-    let why = "Accept must name application/json and text/event-stream";
-    Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST, why))
+}
+
+/// A media type without its parameters.
+fn essence(kind: &str) -> String {
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Whether an entry of `Accept` says that its kind is not read (`q=0`).

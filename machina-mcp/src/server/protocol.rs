@@ -4,7 +4,9 @@
 use machina_core::Era;
 use serde_json::{Value, json};
 
-use super::rpc::{Fault, INVALID_PARAMS, Object, Request, UNSUPPORTED_VERSION, object};
+use super::changes::Kinds;
+use super::listing::Entries;
+use super::rpc::{self, Fault, INVALID_PARAMS, Id, Object, Request, UNSUPPORTED_VERSION, object};
 
 /// Every revision that is spoken, newest first.
 pub(crate) const VERSIONS: [&str; 5] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
@@ -32,18 +34,43 @@ const FLAT_INSTRUCTIONS: &str = "Machina carries tool calls to many MCP servers,
     all of them are listed; a name such as `time__now` says that the tool `now` is of the service `time`. The resource \
     `machina://services/{name}` documents a service.";
 
-/// What of the server depends on how it is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What of the server depends on how it is set up, and on whom it serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Face {
     /// The tools are those of the services.
     pub(crate) flat: bool,
-    /// A host of the older era is told when they have changed.
-    pub(crate) tells_changes: bool,
+    /// The lists of whose changes the host is told, if it wants to be.
+    pub(crate) told: Kinds,
+    /// Arguments of prompts and resource templates can be completed.
+    pub(crate) completes: bool,
+    /// What is offered is a group: its name for people, and what it is good for.
+    pub(crate) group: Option<(String, String)>,
 }
 
 impl Face {
-    fn instructions(self) -> &'static str {
-        if self.flat { FLAT_INSTRUCTIONS } else { INSTRUCTIONS }
+    fn instructions(&self) -> String {
+        let usual = if self.flat { FLAT_INSTRUCTIONS } else { INSTRUCTIONS };
+        match &self.group {
+            Some((_, purpose)) if !purpose.is_empty() => format!("{purpose}\n\n{usual}"),
+            _ => usual.to_owned(),
+        }
+    }
+
+    /// What there is, and of which changes the host is told.
+    fn capabilities(&self) -> Value {
+        let list = |told: bool| if told { json!({"listChanged": true}) } else { json!({}) };
+        let mut capabilities = json!({"tools": list(self.told.tools), "resources": list(self.told.resources)});
+        if self.flat {
+            capabilities["prompts"] = list(self.told.prompts);
+        }
+        if self.completes {
+            capabilities["completions"] = json!({});
+        }
+        capabilities
+    }
+
+    fn title(&self) -> Option<&str> {
+        self.group.as_ref().map(|(title, _)| &**title)
     }
 }
 
@@ -57,19 +84,36 @@ pub(crate) struct Cache {
 /// A successful answer, in neither era's dress yet.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) result: Object,
-    pub(crate) cache: Option<Cache>,
+    result: Object,
+    /// What stands before the rest of the result, as text that is there already.
+    entries: Option<Entries>,
+    cache: Option<Cache>,
+    /// The title of the server, where it is not the usual one.
+    title: Option<String>,
 }
 
 impl Reply {
     /// A result that nobody keeps.
     pub(crate) fn new(result: Object) -> Self {
-        Self { result, cache: None }
+        Self { result, entries: None, cache: None, title: None }
     }
 
     /// A result that may be kept.
     pub(crate) fn cached(result: Value, cache: Cache) -> Self {
-        Self { result: object(result), cache: Some(cache) }
+        Self { cache: Some(cache), ..Self::new(object(result)) }
+    }
+
+    /// A page of a list; `rest` is what else the result says.
+    pub(crate) fn listed(entries: Entries, rest: Object, cache: Cache) -> Self {
+        Self { entries: Some(entries), cache: Some(cache), ..Self::new(rest) }
+    }
+
+    /// The text of the answer to the request `id`, as a host of `era` expects it.
+    pub(crate) fn answer(mut self, id: &Id, era: Era) -> String {
+        let Some(entries) = self.entries.take() else { return rpc::answer(Some(id), Ok(self.dressed(era))) };
+        let rest = Value::Object(self.dressed(era)).to_string();
+        let comma = if rest == "{}" { "" } else { "," };
+        rpc::answer_of_parts(id, &["{\"", entries.field(), "\":[", entries.text(), "]", comma, &rest[1..]])
     }
 
     /// The result as a host of `era` expects it. What an upstream said of its
@@ -90,7 +134,7 @@ impl Reply {
             }
             let meta = result.entry("_meta").or_insert_with(|| json!({}));
             if let Some(meta) = meta.as_object_mut() {
-                meta.insert(META_SERVER_INFO.to_owned(), server_info());
+                meta.insert(META_SERVER_INFO.to_owned(), server_info(self.title.as_deref()));
             }
         }
         result
@@ -140,46 +184,39 @@ pub(crate) fn unsupported(version: &str) -> Fault {
 
 /// The answer to `initialize`: the revision that was asked for, if it has a
 /// handshake and is spoken, else the newest that has one.
-pub(crate) fn initialize(params: &Object, face: Face) -> Result<Reply, Fault> {
+pub(crate) fn initialize(params: &Object, face: &Face) -> Result<Reply, Fault> {
     let Some(asked) = params.get("protocolVersion").and_then(Value::as_str) else {
         return Err(Fault::malformed(INVALID_PARAMS, "protocolVersion: must be a string such as \"2025-11-25\""));
     };
     let version = if VERSIONS[1..].contains(&asked) { asked } else { LEGACY };
     Ok(Reply::new(object(json!({
         "protocolVersion": version,
-        "capabilities": capabilities(face.tells_changes),
-        "serverInfo": server_info(),
+        "capabilities": face.capabilities(),
+        "serverInfo": server_info(face.title()),
         "instructions": face.instructions(),
     }))))
 }
 
 /// The answer to `server/discover`.
-pub(crate) fn discover(face: Face) -> Reply {
+pub(crate) fn discover(face: &Face) -> Reply {
     let result = json!({
         "supportedVersions": VERSIONS,
-        // There is no stream on which a host of this era could be told of changes.
-        "capabilities": capabilities(false),
+        "capabilities": face.capabilities(),
         "instructions": face.instructions(),
     });
-    Reply::cached(result, STATIC)
+    // What belongs to a group, or hangs on a tenant, is nobody else's.
+    let cache = if *face == (Face { told: face.told, ..Face::default() }) { STATIC } else { FRESH };
+    Reply { title: face.title().map(str::to_owned), ..Reply::cached(result, cache) }
 }
 
-/// What there is, and whether the host is told of changes.
-fn capabilities(tells_changes: bool) -> Value {
-    let tools = if tells_changes { json!({"listChanged": true}) } else { json!({}) };
-    json!({"tools": tools, "resources": {}})
-}
-
-fn server_info() -> Value {
-    json!({"name": "machina", "title": "Machina", "version": env!("CARGO_PKG_VERSION")})
+fn server_info(title: Option<&str>) -> Value {
+    json!({"name": "machina", "title": title.unwrap_or("Machina"), "version": env!("CARGO_PKG_VERSION")})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::rpc::Id;
-
-    const META: Face = Face { flat: false, tells_changes: false };
+    use crate::server::listing::Listing;
 
     fn request(method: &str, meta: Value) -> Request {
         let id = Id::of(&json!(1)).unwrap();
@@ -220,25 +257,62 @@ mod tests {
     fn initialize_agrees_on_a_revision_with_a_handshake() {
         let agreed = |asked: &str| {
             let params = object(json!({"protocolVersion": asked}));
-            initialize(&params, META).unwrap().dressed(Era::Legacy)["protocolVersion"].as_str().unwrap().to_owned()
+            initialize(&params, &Face::default()).unwrap().dressed(Era::Legacy)["protocolVersion"]
+                .as_str()
+                .unwrap()
+                .to_owned()
         };
         for version in &VERSIONS[1..] {
             assert_eq!(agreed(version), *version);
         }
         assert_eq!(agreed(MODERN), LEGACY);
         assert_eq!(agreed("1999-01-01"), LEGACY);
-        assert_eq!(initialize(&Object::new(), META).unwrap_err().code, INVALID_PARAMS);
+        assert_eq!(initialize(&Object::new(), &Face::default()).unwrap_err().code, INVALID_PARAMS);
     }
 
     #[test]
     fn what_is_said_of_the_tools_is_what_the_host_gets() {
         let params = object(json!({"protocolVersion": LEGACY}));
-        let flat = Face { flat: true, tells_changes: true };
-        let told = initialize(&params, flat).unwrap().dressed(Era::Legacy);
-        assert_eq!(told["capabilities"]["tools"], json!({"listChanged": true}));
-        assert!(!told["instructions"].as_str().unwrap().contains("find_tool"));
-        assert_eq!(discover(flat).dressed(Era::Modern)["capabilities"]["tools"], json!({}));
-        assert_eq!(initialize(&params, META).unwrap().dressed(Era::Legacy)["capabilities"]["tools"], json!({}));
+        let usual = Face::default();
+        let group = Some(("Clocks".to_owned(), "Tells the time.".to_owned()));
+        let flat = Face { flat: true, told: Kinds::ALL, completes: true, group };
+        let told = initialize(&params, &flat).unwrap().dressed(Era::Legacy);
+        let changing = json!({"listChanged": true});
+        let all = json!({"tools": changing, "resources": changing, "prompts": changing, "completions": {}});
+        assert_eq!((&told["capabilities"], &told["serverInfo"]["title"]), (&all, &json!("Clocks")));
+        let instructions = told["instructions"].as_str().unwrap();
+        assert!(instructions.starts_with("Tells the time.\n") && !instructions.contains("find_tool"));
+        let found = discover(&flat).dressed(Era::Modern);
+        assert_eq!((&found["capabilities"], &found["cacheScope"]), (&all, &json!("private")));
+        assert_eq!(found["_meta"][META_SERVER_INFO]["title"], "Clocks");
+        let few = json!({"tools": {}, "resources": {}});
+        let told = initialize(&params, &usual).unwrap().dressed(Era::Legacy);
+        assert_eq!((&told["capabilities"], &told["serverInfo"]["title"]), (&few, &json!("Machina")));
+    }
+
+    #[test]
+    fn a_list_is_the_text_that_is_there_and_the_rest_of_the_result() {
+        let listing = || {
+            let mut listing = Listing::new("things");
+            listing.push_own("a", 0, &json!({"z": 1, "a": "ü"}));
+            listing.push_own("a", 1, &json!(2));
+            listing.finished()
+        };
+        let answer = |rest, era| {
+            let reply = Reply::listed(listing().whole(), object(rest), FRESH);
+            reply.answer(&Id::of(&json!("x")).unwrap(), era)
+        };
+        let (before, after) = (r#"{"jsonrpc":"2.0","id":"x","result":{"things":[{"z":1,"a":"ü"},2]"#, "}}");
+        assert_eq!(answer(json!({}), Era::Legacy), format!("{before}{after}"));
+        let next = r#","nextCursor":"c""#;
+        assert_eq!(answer(json!({"nextCursor": "c"}), Era::Legacy), format!("{before}{next}{after}"));
+        let modern: Value = serde_json::from_str(&answer(json!({"_meta": {"k": 1}}), Era::Modern)).unwrap();
+        let result = &modern["result"];
+        assert_eq!(
+            (&result["resultType"], &result["ttlMs"], &result["_meta"]["k"]),
+            (&json!("complete"), &json!(0), &json!(1))
+        );
+        assert_eq!(result["things"], json!([{"z": 1, "a": "ü"}, 2]));
     }
 
     #[test]
@@ -254,6 +328,6 @@ mod tests {
         let modern = Value::Object(upstream().dressed(Era::Modern));
         assert_eq!((&modern["resultType"], &modern["_meta"]["trace"]), (&json!("complete"), &json!("t")));
         assert_eq!(modern["_meta"][META_SERVER_INFO]["name"], "machina");
-        assert_eq!(discover(META).dressed(Era::Modern)["ttlMs"], 300_000);
+        assert_eq!(discover(&Face::default()).dressed(Era::Modern)["ttlMs"], 300_000);
     }
 }

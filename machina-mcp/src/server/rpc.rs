@@ -1,6 +1,7 @@
 //! JSON-RPC 2.0 as a server hears and speaks it, as raw values. Refuses batches,
 //! which MCP dropped, and ids that are neither a string nor an integer.
 
+use machina_core::json::strict_from_slice;
 use serde_json::{Map, Number, Value, json};
 
 /// A JSON object.
@@ -42,7 +43,8 @@ impl Id {
         }
     }
 
-    fn value(&self) -> Value {
+    /// The id as JSON.
+    pub(crate) fn value(&self) -> Value {
         match self {
             Self::Text(text) => Value::String(text.clone()),
             Self::Whole(number) => Value::Number(number.clone()),
@@ -114,11 +116,11 @@ impl Message {
     /// The message in `bytes`.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Rejected> {
         let reject = |id, code, why: String| Err(Rejected { id, fault: Fault::malformed(code, why) });
-        let mut message = match serde_json::from_slice(bytes) {
+        let mut message = match strict_from_slice(bytes) {
             Ok(Value::Object(message)) => message,
             Ok(Value::Array(_)) => return reject(None, INVALID_REQUEST, "batches are not supported".to_owned()),
             Ok(_) => return reject(None, INVALID_REQUEST, "a message must be an object".to_owned()),
-            Err(error) => return reject(None, PARSE_ERROR, format!("the message is not JSON: {error}")),
+            Err(error) => return reject(None, PARSE_ERROR, format!("the message cannot be read as JSON: {error}")),
         };
         let raw_id = message.remove("id");
         let id = raw_id.as_ref().and_then(Id::of);
@@ -158,9 +160,31 @@ pub(crate) fn answer(id: Option<&Id>, outcome: Result<Object, Fault>) -> String 
     }
 }
 
+/// The same, where the text of the result is there already, in parts.
+pub(crate) fn answer_of_parts(id: &Id, result: &[&str]) -> String {
+    let id = id.value().to_string();
+    let (before, after) = (r#"{"jsonrpc":"2.0","id":"#, r#","result":"#);
+    let length = result.iter().map(|part| part.len()).sum::<usize>() + before.len() + id.len() + after.len() + 1;
+    let mut text = String::with_capacity(length);
+    for part in [before, &id, after].iter().chain(result).chain(&["}"]) {
+        text.push_str(part);
+    }
+    text
+}
+
 /// The text of a notification.
 pub(crate) fn notification(method: &str, params: &Value) -> String {
     json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string()
+}
+
+/// Whether answering a request of this method may take its time; the others are
+/// answered from a snapshot.
+pub(crate) fn may_wait(method: &str) -> bool {
+    !matches!(
+        method,
+        "initialize" | "server/discover" | "ping" | "tools/list" | "prompts/list" | "resources/list"
+            | "resources/templates/list"
+    )
 }
 
 /// Text of a caller, short and printable enough to be quoted in a message.
@@ -207,6 +231,8 @@ mod tests {
     fn what_is_no_message_says_why_under_its_id() {
         let id = Id::of(&json!(7));
         assert_eq!(code_of("{"), (PARSE_ERROR, None));
+        assert_eq!(code_of(r#"{"jsonrpc":"2.0","id":7,"method":"m","id":8}"#), (PARSE_ERROR, None));
+        assert_eq!(code_of(r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"a":[{"b":1,"b":1}]}}"#), (PARSE_ERROR, None));
         assert_eq!(code_of("[]"), (INVALID_REQUEST, None));
         assert_eq!(code_of("7"), (INVALID_REQUEST, None));
         assert_eq!(code_of(r#"{"id":7,"method":"m"}"#), (INVALID_REQUEST, id.clone()));

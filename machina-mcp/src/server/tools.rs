@@ -2,13 +2,15 @@
 //! and writes a short answer. No rule of the registry is in here.
 
 use machina_core::{
-    CallOptions, Error, Query, Registry, Result, Router, Scoped, ServiceName, ToolCall, ToolName, ToolQuery, ToolReport,
+    CallOptions, Error, Query, Registry, Result, ServiceName, ToolCall, ToolName, ToolQuery, ToolReport,
 };
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
+use super::audience::Audience;
 use super::definitions::{FOUND_DEFAULT, FOUND_MAX, MetaTool, PAGE_DEFAULT, SERVICES_MAX, TOOLS_MAX};
-use super::rpc::{Object, object, shown};
+use super::rpc::{Object, object};
+use super::upstream::carry;
 
 /// How many characters of a description a list shows, and a search.
 const LISTED_MAX: usize = 160;
@@ -19,54 +21,62 @@ const FOUND_TEXT_MAX: usize = 600;
 /// # Errors
 /// Whatever the facade says; [`Invalid`](machina_core::ErrorKind::Invalid) for
 /// arguments that are wrong.
-pub(crate) async fn run(tool: MetaTool, scoped: &Scoped, arguments: Object, options: &CallOptions) -> Result<Object> {
+pub(super) async fn run(
+    tool: MetaTool,
+    audience: &Audience,
+    arguments: Object,
+    options: &CallOptions,
+) -> Result<Object> {
     let arguments = Arguments::new(arguments);
     match tool {
-        MetaTool::ListServices => list_services(scoped, arguments).map(structured),
-        MetaTool::ListTools => list_tools(scoped, arguments).await.map(structured),
-        MetaTool::FindTool => find_tool(scoped, arguments).await.map(structured),
-        MetaTool::DescribeTool => describe_tool(scoped, arguments).await.map(structured),
-        MetaTool::CallTool => call_tool(scoped, arguments, options).await,
+        MetaTool::ListServices => list_services(audience, arguments).map(structured),
+        MetaTool::ListTools => list_tools(audience, arguments).await.map(structured),
+        MetaTool::FindTool => find_tool(audience, arguments).await.map(structured),
+        MetaTool::DescribeTool => describe_tool(audience, arguments).await.map(structured),
+        MetaTool::CallTool => call_tool(audience, arguments, options).await,
     }
 }
 
-fn list_services(scoped: &Scoped, mut arguments: Arguments) -> Result<Value> {
+fn list_services(audience: &Audience, mut arguments: Arguments) -> Result<Value> {
     let texts = ["text", "tag", "status", "cursor"].map(|name| (name, arguments.text(name)));
     let limit = arguments.count("limit", SERVICES_MAX).unwrap_or(PAGE_DEFAULT).to_string();
     arguments.finish()?;
     let given = texts.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-    let page = scoped.services(&Query::from_pairs(given.chain([("limit", limit.as_str())]))?)?;
+    let page = audience.page_of_services(&Query::from_pairs(given.chain([("limit", limit.as_str())]))?)?;
     let services = page.items.iter().map(|view| {
         let spec = &view.service().spec;
         json!({
             "service": spec.name,
             "description": first_line(&spec.description),
             "status": view.status(),
-            "tool_count": view.tools().len(),
+            "tool_count": audience.count_tools(view),
         })
     });
     Ok(listing("services", services.collect(), page.next_cursor))
 }
 
-async fn list_tools(scoped: &Scoped, mut arguments: Arguments) -> Result<Value> {
+async fn list_tools(audience: &Audience, mut arguments: Arguments) -> Result<Value> {
     let query = ToolQuery {
         service: arguments.text("service"),
         cursor: arguments.text("cursor"),
         limit: Some(arguments.count("limit", TOOLS_MAX).unwrap_or(PAGE_DEFAULT)),
     };
     arguments.finish()?;
-    let page = scoped.tools(&query).await?;
+    if let Some(service) = &query.service {
+        audience.must_have(service, None)?;
+    }
+    let page = audience.page_of_tools(&query).await?;
     let tools = page.items.iter().map(
         |tool| json!({"service": tool.service, "tool": name_of(tool), "description": first_line(description_of(tool))}),
     );
     Ok(listing("tools", tools.collect(), page.next_cursor))
 }
 
-async fn find_tool(scoped: &Scoped, mut arguments: Arguments) -> Result<Value> {
+async fn find_tool(audience: &Audience, mut arguments: Arguments) -> Result<Value> {
     let query = arguments.required("query");
     let limit = arguments.count("limit", FOUND_MAX).unwrap_or(FOUND_DEFAULT);
     arguments.finish()?;
-    let found = scoped.find_tools(&query, limit as usize).await?;
+    let found = audience.find_tools(&query, limit as usize).await?;
     let tools: Vec<Value> = found
         .iter()
         .map(|tool| {
@@ -86,15 +96,16 @@ async fn find_tool(scoped: &Scoped, mut arguments: Arguments) -> Result<Value> {
     Ok(json!({ "tools": tools }))
 }
 
-async fn describe_tool(scoped: &Scoped, mut arguments: Arguments) -> Result<Value> {
+async fn describe_tool(audience: &Audience, mut arguments: Arguments) -> Result<Value> {
     let service = arguments.required("service");
     let tool = arguments.required("tool");
     arguments.finish()?;
-    let report = scoped.tool(&service, &tool).await?;
+    audience.must_have(&service, Some(&tool))?;
+    let report = audience.scoped().tool(&service, &tool).await?;
     Ok(json!({"service": report.service, "definition": report.definition}))
 }
 
-async fn call_tool(scoped: &Scoped, mut arguments: Arguments, options: &CallOptions) -> Result<Object> {
+async fn call_tool(audience: &Audience, mut arguments: Arguments, options: &CallOptions) -> Result<Object> {
     let (service, tool) = (arguments.required("service"), arguments.required("tool"));
     let service = arguments.parse("service", &service, ServiceName::new);
     let tool = arguments.parse("tool", &tool, ToolName::new);
@@ -103,26 +114,8 @@ async fn call_tool(scoped: &Scoped, mut arguments: Arguments, options: &CallOpti
     let (Some(service), Some(tool)) = (service, tool) else {
         return Err(Error::invalid("service and tool are missing"));
     };
-    carry(scoped, &ToolCall { service, tool, arguments: inner }, options).await
-}
-
-/// Carries a call to a service; the result is the upstream's own.
-///
-/// # Errors
-/// Whatever the facade says; [`Unsupported`](machina_core::ErrorKind::Unsupported)
-/// for a result that asks for something instead of being one.
-pub(crate) async fn carry(scoped: &Scoped, call: &ToolCall, options: &CallOptions) -> Result<Object> {
-    let result = scoped.call(call, options).await?.annotated().0;
-    match result.get("resultType").and_then(Value::as_str) {
-        None | Some("complete") => Ok(result),
-        Some(other) => {
-            let message = format!("`{}` answered with `{}`, which is not carried", call.tool, shown(other));
-            Err(Error::unsupported(message).with(|context| {
-                context.service = Some(call.service.to_string());
-                context.tool = Some(call.tool.to_string());
-            }))
-        }
-    }
+    audience.must_have(service.as_str(), Some(tool.as_str()))?;
+    carry(audience.scoped(), &ToolCall { service, tool, arguments: inner }, options).await
 }
 
 /// A page of a list.
@@ -139,7 +132,8 @@ fn structured(value: Value) -> Object {
     object(json!({"content": [{"type": "text", "text": value.to_string()}], "structuredContent": value}))
 }
 
-fn name_of(tool: &ToolReport) -> &str {
+/// The name of a tool.
+pub(super) fn name_of(tool: &ToolReport) -> &str {
     tool.definition.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 

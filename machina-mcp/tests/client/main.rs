@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod duplex;
 mod http;
 mod http_faults;
 mod http_server;

@@ -20,15 +20,40 @@ pub(crate) fn modern() -> ClientLifecycleMode {
     ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }
 }
 
-/// A host that notes the progress it hears of.
+/// A host that notes the progress and the changes it hears of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
     pub(crate) progress: Arc<Mutex<Vec<ProgressNotificationParam>>>,
+    pub(crate) changes: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Host {
+    /// Waits until a change of this list was heard of, and forgets it.
+    pub(crate) async fn until_told(&self, list: &str) {
+        let told = || {
+            let mut changes = self.changes.lock().unwrap();
+            changes.iter().position(|changed| *changed == list).map(|index| changes.remove(index))
+        };
+        let telling = async {
+            while told().is_none() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, telling).await.unwrap_or_else(|_| panic!("no change of {list} was told"));
+    }
 }
 
 impl ClientHandler for Host {
     async fn on_progress(&self, progress: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
         self.progress.lock().unwrap().push(progress);
+    }
+
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.changes.lock().unwrap().push("tools");
+    }
+
+    async fn on_resource_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.changes.lock().unwrap().push("resources");
     }
 }
 
@@ -68,12 +93,14 @@ pub(crate) fn meta() -> Value {
 pub(crate) struct Bare {
     pub(crate) writer: WriteHalf<DuplexStream>,
     lines: Lines<BufReader<ReadHalf<DuplexStream>>>,
+    /// The methods of the notifications that came before the answer to a request.
+    pub(crate) heard: Vec<String>,
 }
 
 impl Bare {
     pub(crate) fn new(stream: DuplexStream) -> Self {
         let (reader, writer) = tokio::io::split(stream);
-        Self { writer, lines: BufReader::new(reader).lines() }
+        Self { writer, lines: BufReader::new(reader).lines(), heard: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, line: &str) {
@@ -88,9 +115,15 @@ impl Bare {
 
     pub(crate) async fn request(&mut self, id: Value, method: &str, params: Value) -> Value {
         self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()).await;
-        let answer = self.next().await.unwrap();
-        assert_eq!(answer["id"], id, "{answer}");
-        answer
+        loop {
+            let answer = self.next().await.unwrap();
+            if let Some(method) = answer["method"].as_str() {
+                self.heard.push(method.to_owned());
+                continue;
+            }
+            assert_eq!(answer["id"], id, "{answer}");
+            return answer;
+        }
     }
 
     pub(crate) async fn initialize(&mut self) {

@@ -3,101 +3,16 @@
 
 use std::time::Duration;
 
-use crate::host::{Client, Host, call, legacy, meta, modern, params, structured};
-use crate::upstream::{PATIENCE, Registered, echoed};
-use machina_core::{Error, Principal, Role, Tasks};
-use machina_mcp::server::{HttpServerConfig, StreamableHttp, streamable_http};
+use crate::host::{call, legacy, meta, modern, params, structured};
+use crate::served::{MODERN, calling, events, request, serve};
+use crate::upstream::{PATIENCE, echoed};
+use machina_mcp::server::HttpServerConfig;
 use rmcp::model::ClientRequest;
-use rmcp::service::{ClientLifecycleMode, ClientServiceExt, PeerRequestOptions};
-use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::service::PeerRequestOptions;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-/// An endpoint at `/mcp` of an axum server.
-struct Served {
-    registered: Registered,
-    endpoint: StreamableHttp,
-    address: String,
-    tasks: Tasks,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.tasks.cancel();
-    }
-}
-
-async fn serve(config: HttpServerConfig) -> Served {
-    let registered = Registered::open().await;
-    let machina = registered.machina.clone();
-    let admit = move |parts: &http::request::Parts| match parts.headers.get("x-user").map(|user| user.to_str()) {
-        None => Ok(machina.scoped(Principal::new("mcp", Role::Developer))),
-        Some(Ok("nobody")) => Err(Error::unauthenticated("say who you are")),
-        Some(user) => Ok(machina.scoped(Principal::new(user.unwrap(), Role::Developer))),
-    };
-    let endpoint = streamable_http(admit, config);
-    let router = axum::Router::new().nest_service("/mcp", endpoint.clone());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let tasks = Tasks::new();
-    tasks.spawn("serve", async move { axum::serve(listener, router).await.unwrap() });
-    Served { registered, endpoint, address, tasks }
-}
-
-impl Served {
-    async fn client(&self, mode: ClientLifecycleMode) -> Client {
-        let transport = StreamableHttpClientTransport::from_uri(format!("http://{}/mcp", self.address));
-        timeout(PATIENCE, Host::default().serve_with_lifecycle(transport, mode)).await.unwrap().unwrap()
-    }
-
-    /// A POST with these headers beside the usual ones.
-    async fn post(&self, headers: &[(&str, &str)], body: &Value) -> reqwest::Response {
-        let usual = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
-        let mut all = http::HeaderMap::new();
-        for (name, value) in usual.iter().chain(headers) {
-            all.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-        }
-        let request = reqwest::Client::new().post(format!("http://{}/mcp", self.address)).headers(all);
-        timeout(PATIENCE, request.body(body.to_string()).send()).await.unwrap().unwrap()
-    }
-
-    async fn status(&self, headers: &[(&str, &str)], body: &Value) -> u16 {
-        self.post(headers, body).await.status().as_u16()
-    }
-
-    /// A session of the older era.
-    async fn session(&self, user: &str) -> String {
-        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bare"}});
-        let response = self.post(&[("x-user", user)], &request("initialize", params)).await;
-        assert_eq!(response.status(), 200);
-        response.headers()["mcp-session-id"].to_str().unwrap().to_owned()
-    }
-}
-
-fn request(method: &str, params: Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-}
-
-fn calling(tool: &str, more: Value) -> Value {
-    let mut params = json!({"name": "call_tool", "arguments": {"service": "fixture", "tool": tool}});
-    for (key, value) in more.as_object().unwrap() {
-        params[key] = value.clone();
-    }
-    request("tools/call", params)
-}
-
-const MODERN: [(&str, &str); 3] =
-    [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "call_tool")];
-
-/// The messages of a finished stream of events.
-fn events(text: &str) -> Vec<Value> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix("data: "))
-        .map(|data| serde_json::from_str(data).unwrap())
-        .collect()
-}
 
 #[tokio::test]
 async fn rmcp_finds_and_calls_in_both_eras_on_one_endpoint() {
@@ -105,7 +20,7 @@ async fn rmcp_finds_and_calls_in_both_eras_on_one_endpoint() {
     for (mode, version) in [(legacy(), "2025-11-25"), (modern(), "2026-07-28")] {
         let client = served.client(mode).await;
         assert_eq!(client.peer_info().unwrap().protocol_version.as_str(), version);
-        assert_eq!(client.list_all_tools().await.unwrap().len(), 5);
+        assert_eq!(client.list_all_tools().await.unwrap().len(), 8);
         let found = structured(&client, "find_tool", json!({"query": "give back text"})).await;
         assert_eq!(found["tools"][0]["tool"], "echo");
         let arguments = json!({"service": "fixture", "tool": "echo", "arguments": {"text": "hi"}});
@@ -248,7 +163,9 @@ async fn pages_of_others_and_wrong_media_are_refused() {
     let refused = served.post(&[("x-user", "nobody")], &ping).await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
     let get = reqwest::get(format!("http://{}/mcp", served.address)).await.unwrap();
-    assert_eq!((get.status().as_u16(), &get.headers()["allow"]), (405, &"POST, DELETE".parse().unwrap()));
+    assert_eq!((get.status().as_u16(), &get.headers()["allow"]), (405, &"POST, DELETE, OPTIONS".parse().unwrap()));
+    let put = reqwest::Client::new().put(format!("http://{}/mcp", served.address)).send().await.unwrap();
+    assert_eq!((put.status().as_u16(), &put.headers()["allow"]), (405, &"GET, POST, DELETE, OPTIONS".parse().unwrap()));
 }
 
 /// Headers and a message, and the status and code that they get.
@@ -284,6 +201,67 @@ async fn malformed_messages_are_refused_with_the_status_and_code_of_their_era() 
         let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
         assert_eq!(answer["error"]["code"], code, "{headers:?} {shown}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_message_in_which_a_key_is_there_twice_is_refused() {
+    let served = serve(HttpServerConfig::default()).await;
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","id":2}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find_tool","arguments":{"query":"a","query":"b"}}}"#,
+    ] {
+        let post = reqwest::Client::new().post(format!("http://{}/mcp", served.address));
+        let response = post.header("content-type", "application/json").body(body).send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-32700), &Value::Null), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_ask_and_read() {
+    let page = "https://app.example";
+    let config = HttpServerConfig { allowed_origins: vec![page.to_owned()], ..HttpServerConfig::default() };
+    let served = serve(config).await;
+    let url = format!("http://{}/mcp", served.address);
+    let preflight = async |origin: &str| {
+        let asks = reqwest::Client::new().request(http::Method::OPTIONS, &url).header("origin", origin);
+        let asks = asks.header("access-control-request-method", "POST").header("x-user", "nobody");
+        asks.header("access-control-request-headers", "content-type,mcp-method,mcp-param-x").send().await.unwrap()
+    };
+    let allowed = preflight(page).await;
+    assert_eq!(allowed.status(), 204);
+    for (header, value) in [
+        ("access-control-allow-origin", page),
+        ("access-control-allow-methods", "GET, POST, DELETE"),
+        ("access-control-allow-headers", "content-type,mcp-method,mcp-param-x"),
+        ("access-control-max-age", "7200"),
+        ("vary", "origin"),
+    ] {
+        assert_eq!(allowed.headers()[header], value);
+    }
+    let foreign = preflight("https://evil.example").await;
+    assert_eq!((foreign.status().as_u16(), foreign.headers().get("access-control-allow-origin")), (403, None));
+    let ping = request("ping", json!({}));
+    for (headers, status) in [(vec![("origin", page)], 200), (vec![("origin", page), ("x-user", "nobody")], 401)] {
+        let response = served.post(&headers, &ping).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["access-control-allow-origin"]),
+            (status, &page.parse().unwrap())
+        );
+        assert!(response.headers()["access-control-expose-headers"].to_str().unwrap().contains("Mcp-Session-Id"));
+    }
+    assert_eq!(served.post(&[], &ping).await.headers().get("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_exist_is_not_found() {
+    let served = serve(HttpServerConfig::default()).await;
+    let url = format!("http://{}/mcp/none", served.address);
+    let post = reqwest::Client::new().post(url).header("content-type", "application/json");
+    let response = post.body(request("ping", json!({})).to_string()).send().await.unwrap();
+    assert_eq!(response.status(), 404);
+    assert!(response.text().await.unwrap().contains("none"));
 }
 
 #[tokio::test]

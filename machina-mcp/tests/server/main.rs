@@ -3,8 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod carried;
 mod flat;
+mod groups;
 mod host;
 mod http;
+mod library;
+mod passthrough;
+mod served;
 mod stdio;
+mod streams;
 mod upstream;
+mod websocket;

@@ -42,7 +42,9 @@ async fn rmcp_finds_describes_and_calls_in_both_eras() {
 
         let names: Vec<String> =
             client.list_all_tools().await.unwrap().iter().map(|tool| tool.name.to_string()).collect();
-        assert_eq!(names, ["find_tool", "call_tool", "list_services", "list_tools", "describe_tool"]);
+        let own = ["find_tool", "call_tool", "list_services", "list_tools", "describe_tool"];
+        let earlier = ["list_available_services", "list_available_tools", "call_service_tool"];
+        assert_eq!(names, [&own[..], &earlier].concat());
 
         let found = structured(&client, "find_tool", json!({"query": "give back text", "limit": 2})).await;
         let best = &found["tools"][0];
@@ -97,16 +99,40 @@ async fn services_and_tools_are_listed_short_and_page_by_page() {
 }
 
 #[tokio::test]
-async fn earlier_names_of_the_tools_are_understood() {
+async fn earlier_names_of_the_tools_and_of_their_arguments_are_understood() {
     let registered = Registered::open().await;
     let client = client(registered.scoped(), legacy()).await;
-    for (name, arguments) in [
-        ("list_available_services", json!({})),
-        ("list_available_tools", json!({})),
-        ("call_service_tool", json!({"service": "fixture", "tool": "echo"})),
+    let services = structured(&client, "list_available_services", json!({"limit": 1})).await;
+    assert_eq!(services["services"][0]["service"], "down");
+    let tools = structured(&client, "list_available_tools", json!({"service_name": "fixture"})).await;
+    assert_eq!(tools["tools"].as_array().unwrap().len(), 6);
+    for arguments in [
+        json!({"service": "fixture", "tool": "echo", "arguments": {"text": "hi"}}),
+        json!({"service_name": "fixture", "tool_name": "echo", "parameters": {"text": "hi"}}),
+        json!({"service": "fixture", "tool": "echo", "text": "hi"}),
     ] {
-        assert_ne!(call(&client, name, arguments).await["isError"], true, "{name}");
+        let result = call(&client, "call_service_tool", arguments.clone()).await;
+        assert_eq!(result["content"][0]["text"], "hi", "{arguments}");
     }
+    let wrong = call(&client, "call_service_tool", json!({"service_name": 7})).await;
+    assert!(wrong["content"][0]["text"].as_str().unwrap().contains("tool: is missing"), "{wrong}");
+}
+
+#[tokio::test]
+async fn earlier_names_are_not_listed_where_the_operator_says_so() {
+    let registered = Registered::open().await;
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (scoped, tasks) = (registered.scoped(), Tasks::new());
+    let exposure = Exposure { aliases: false, ..Exposure::default() };
+    tasks.spawn("serve", async move {
+        let (reader, writer) = tokio::io::split(far);
+        serve_io(scoped, exposure, reader, writer).await.unwrap();
+    });
+    let client = Host::default().serve_with_lifecycle(near, modern()).await.unwrap();
+    assert_eq!(client.list_all_tools().await.unwrap().len(), 5);
+    assert_eq!(client.list_all_resource_templates().await.unwrap().len(), 1);
+    assert_ne!(call(&client, "list_available_services", json!({})).await["isError"], true);
+    tasks.cancel();
 }
 
 #[tokio::test]
@@ -156,7 +182,7 @@ async fn failures_are_results_that_a_model_can_learn_from() {
         ),
         ("call_tool", of("fixture", "reject"), "rejected", "bad argument"),
         ("call_tool", of("fixture", "break_off"), "lost", "The tool may have run"),
-        ("call_tool", of("fixture", "ask"), "unsupported", "input_required"),
+        ("call_tool", of("fixture", "ask"), "rejected", "input_required"),
         ("call_tool", of("down", "any"), "unreachable", "connection refused"),
         ("describe_tool", of("fixture", "gone"), "not_found", "offers no tool named `gone`"),
         ("list_tools", json!({"service": "gone"}), "not_found", "no service is named `gone`"),

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Exits with 1 unless every server is healthy, has the tools it should have,
-//! answers its harmless call, and leaves no process behind.
+//! answers its harmless call, has each tool listed in flat mode under a name
+//! that leads back to it, and leaves no process behind.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap::Parser;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use machina_core::HealthState;
+use machina_tests::FlatReport;
 use machina_tests::fleet::{self, FleetReport, ServerReport};
 
 /// How much of an answer or a reason is shown.
@@ -67,8 +69,7 @@ async fn main() -> ExitCode {
         false => table(&report),
     };
     say(&mut std::io::stdout(), &text);
-    let good = report.servers.iter().all(ServerReport::is_good) && report.children_left == 0;
-    if good && count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.is_good() && count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A closed pipe is no reason to fail.
@@ -113,20 +114,43 @@ fn summary(report: &FleetReport) -> String {
     let callable = count(|server| server.call.is_some());
     let answered = count(|server| matches!(server.call, Some(Ok(_))));
     let settled = report.settled_after.map_or_else(|| "not all in time".to_owned(), |s| format!("{s:.1} s"));
+    let flat: Vec<String> = report.flat.iter().map(shown_flat).collect();
     let megabytes = |bytes: u64| bytes / 1_000_000;
     format!(
         "healthy {healthy}/{all}\n\
          tools {found} found, {expected} expected; {exact}/{all} servers exactly as expected\n\
          harmless calls answered {answered}/{callable}\n\
+         {}\n\
          settled after {settled}\n\
          RSS of Machina {} MB ({} MB before)\n\
          children {} while running, {} left after stop ({:.1} s)",
+        flat.join("\n"),
         megabytes(report.resident_after),
         megabytes(report.resident_before),
         report.children,
         report.children_left,
         report.closed_after,
     )
+}
+
+fn shown_flat(flat: &FlatReport) -> String {
+    let mut shown = format!(
+        "flat mode, prefix {}: {} tools of {}, {} names, {} resolved, {} with a suffix, longest {} characters, \
+         {} harmless calls answered",
+        serde_json::to_value(flat.prefix).unwrap_or_default().as_str().unwrap_or_default(),
+        flat.tools,
+        flat.published,
+        flat.distinct,
+        flat.resolved,
+        flat.suffixed,
+        flat.longest,
+        flat.answered,
+    );
+    for wrong in &flat.wrong {
+        shown.push_str("\n  WRONG: ");
+        shown.push_str(wrong);
+    }
+    shown
 }
 
 fn shown(text: &str) -> String {

@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Tools(Tools),
     /// Find tools by what they are to do.
     Find(Find),
+    /// List the groups: selections of tools with an MCP endpoint of their own.
+    Groups(Groups),
     /// Call a tool.
     Call(Call),
     /// Show how the services are; on a store, check them now.
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Write the configuration of an MCP host.
     Export(Export),
+    /// Copy another registry into this one.
+    #[command(subcommand)]
+    Registry(Registry),
     /// Look at the configuration of Machina itself.
     #[command(subcommand)]
     Config(Config),
@@ -152,6 +157,12 @@ pub(crate) struct Tools {
     /// Only those of this service.
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Groups {
+    #[command(flatten)]
+    pub(crate) at: Where,
 }
 
 #[derive(Debug, Args)]
@@ -239,6 +250,38 @@ pub(crate) struct Export {
     /// Write Machina itself as the one server, instead of every service.
     #[arg(long)]
     pub(crate) gateway: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Registry {
+    /// Register what another registry has, and from then on what changes there: any
+    /// that has the API of the official MCP registry, such as another Machina.
+    Sync(Sync),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sync {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The address of the other registry, such as https://registry.modelcontextprotocol.io.
+    #[arg(value_name = "REGISTRY")]
+    pub(crate) from: String,
+    /// Put this before each name; after a slash at its end, the slash in a name becomes a dot.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) prefix: String,
+    /// Only show what would change.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Look at everything, not only at what changed there since the last time.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Remove what came from there and is not there any more; looks at everything.
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Use commands and placeholders at once. Without this they are registered
+    /// disabled, for you to look at: they run as you, and read your environment.
+    #[arg(long)]
+    pub(crate) allow_commands: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

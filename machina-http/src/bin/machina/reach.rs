@@ -12,7 +12,8 @@ use machina_mcp::client::{Environment, connectors};
 use crate::App;
 use crate::cli::Where;
 use crate::exit::Ended;
-use crate::paths::default_store;
+use crate::paths::{default_store, shown_store};
+use crate::serve::{Answering, who_answers};
 use crate::settings::Settings;
 use crate::signals::Signals;
 
@@ -65,14 +66,28 @@ pub(crate) async fn with(
 async fn reach(app: &App, at: &Where, watch: Watch) -> Result<Reached> {
     let named = app.variables.get("MACHINA_URL").filter(|url| !url.is_empty() && app.cli.store.is_none());
     if let Some(url) = at.url.as_ref().or(named) {
-        return remote(url);
+        let client = Client::new(url)?;
+        client.check_version().await?;
+        return Ok(remote(client));
     }
     let settings = app.settings(&[], None, None)?.settings;
     if app.cli.store.is_none() {
         let url = format!("http://{}", settings.server.listen);
-        if crate::serve::is_machina(&url).await {
-            tracing::debug!(%url, "asking the server that runs here");
-            return remote(&url);
+        match who_answers(&url).await {
+            Answering::Machina => {
+                tracing::debug!(%url, "asking the server that runs here");
+                return Ok(remote(Client::new(&url)?));
+            }
+            Answering::Other(error) => return Err(error),
+            Answering::Foreign(error) => {
+                let store = settings.store.url.as_deref().map(shown_store).unwrap_or_default();
+                let asked = format_args!(
+                    "what answers at {url} is no Machina ({}): the store {store} is asked",
+                    error.message()
+                );
+                app.complain(asked);
+            }
+            Answering::Nobody => {}
         }
     }
     let hint = "if that is `machina serve`, ask it with --url http://ADDRESS:PORT";
@@ -112,14 +127,13 @@ pub(crate) fn hinted(error: Error, hint: &str) -> Error {
     Error::unavailable(format!("{}; {hint}", error.message()))
 }
 
-fn remote(url: &str) -> Result<Reached> {
-    let client = Client::new(url)?;
-    Ok(Reached {
+fn remote(client: Client) -> Reached {
+    Reached {
         url: Some(client.base_url().to_owned()),
         registry: Arc::new(client.clone()),
         router: Arc::new(client),
         local: None,
-    })
+    }
 }
 
 impl Reached {

@@ -5,16 +5,18 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use machina_core::{Error, Machina, Principal, Result, Role, ServiceSpec};
-use machina_http::{Client, router_with};
+use machina_core::{Error, ErrorKind, GroupSpec, Machina, Principal, Result, Role, ServiceSpec};
+use machina_http::{Client, Extensions, router_with};
 use machina_mcp::formats::Severity;
-use machina_mcp::server::{serve_stdio, streamable_http};
+use machina_mcp::registry::registry_api;
+use machina_mcp::server::{StreamableHttp, serve_stdio, streamable_http};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
 use crate::cli;
+use crate::connect;
 use crate::declare;
 use crate::exit::Ended;
 use crate::paths::shown_store;
@@ -26,10 +28,29 @@ use crate::signals::Signals;
 /// How long a server on this machine may take to say that it is Machina.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whether a Machina answers at `url`.
-pub(crate) async fn is_machina(url: &str) -> bool {
-    let Ok(client) = Client::new(url) else { return false };
-    tokio::time::timeout(ANSWER_WITHIN, client.overview()).await.is_ok_and(|answer| answer.is_ok())
+/// What answers at an address of this machine.
+#[derive(Debug)]
+pub(crate) enum Answering {
+    /// A Machina that this one understands.
+    Machina,
+    /// A Machina of another version, as the error says.
+    Other(Error),
+    /// A server, but no Machina; why it is thought so.
+    Foreign(Error),
+    /// Nothing.
+    Nobody,
+}
+
+/// Asks who answers at `url`.
+pub(crate) async fn who_answers(url: &str) -> Answering {
+    let Ok(client) = Client::new(url) else { return Answering::Nobody };
+    let silent = |_| Err(Error::timeout(format!("it did not answer within {ANSWER_WITHIN:?}")));
+    match tokio::time::timeout(ANSWER_WITHIN, client.check_version()).await.unwrap_or_else(silent) {
+        Ok(()) => Answering::Machina,
+        Err(error) if error.kind() == ErrorKind::Unsupported => Answering::Other(error),
+        Err(error) if error.kind() == ErrorKind::Unreachable => Answering::Nobody,
+        Err(error) => Answering::Foreign(error),
+    }
 }
 
 /// Serves over HTTP.
@@ -42,9 +63,9 @@ pub(crate) async fn http(app: &App, args: &cli::Serve) -> Result<Ended> {
     let stop = CancellationToken::new();
     let work = async {
         announce(app, &listener, &settings)?;
-        let mut serving = pin!(over_http(listener, &machina, &settings, stop.clone()));
+        let mut serving = Box::pin(over_http(listener, &machina, &settings, stop.clone()));
         let coming_up = async {
-            declare_all(app, &machina, declared).await?;
+            declare_all(app, &machina, declared, &settings.groups).await?;
             settle::show(app, &machina).await;
             std::future::pending::<Result<()>>().await
         };
@@ -79,7 +100,7 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
     let work = async {
         let mut serving = pin!(async {
             match listener {
-                Some(listener) => over_http(listener, &machina, &settings, stop.clone()).await,
+                Some(listener) => Box::pin(over_http(listener, &machina, &settings, stop.clone())).await,
                 // Nothing to serve, and so nothing to wait for.
                 None => {
                     stop.cancelled().await;
@@ -89,7 +110,7 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
         });
         let host = machina.scoped(Principal::new("stdio", Role::Developer).remote());
         let talk = async {
-            declare_all(app, &machina, declared).await?;
+            declare_all(app, &machina, declared, &settings.groups).await?;
             serve_stdio(host, settings.mcp.exposure()).await
         };
         tokio::select! {
@@ -106,7 +127,7 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
 /// What a host does instead of starting a second Machina on one store.
 async fn instead(settings: &Settings) -> String {
     let url = format!("http://{}", settings.server.listen);
-    let server = if is_machina(&url).await { &*url } else { "http://ADDRESS:PORT" };
+    let server = if matches!(who_answers(&url).await, Answering::Machina) { &*url } else { "http://ADDRESS:PORT" };
     format!(
         "if that is `machina serve`, have the host use it: claude mcp add --transport http machina {server}/mcp; or \
          give this one a store of its own with --store"
@@ -143,10 +164,15 @@ fn prepared(
     Ok((settings, specs))
 }
 
-async fn declare_all(app: &App, machina: &Machina, specs: Vec<ServiceSpec>) -> Result<()> {
+async fn declare_all(app: &App, machina: &Machina, specs: Vec<ServiceSpec>, groups: &[GroupSpec]) -> Result<()> {
     let declared = declare::declare(machina, specs).await?;
     for (name, error) in declared.refused {
         app.complain(format_args!("`{name}` was not taken: {}", error.message()));
+    }
+    for group in groups {
+        if let Err(error) = machina.system().put_group(group.clone(), None, false).await {
+            app.complain(format_args!("the group `{}` was not taken: {}", group.name, error.message()));
+        }
     }
     Ok(())
 }
@@ -157,6 +183,10 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
         Error::unavailable(format!("cannot listen on {address}: {error}; {hint}")).caused_by(error)
     })
 }
+
+/// How long calls over WebSockets may take after the server was told to stop: as
+/// long as other requests.
+const MCP_DRAIN: Duration = Duration::from_secs(25);
 
 /// How long what the drain has left of MCP may take to end.
 const MCP_PATIENCE: Duration = Duration::from_secs(1);
@@ -171,11 +201,45 @@ async fn over_http(
     let hosts = machina.clone();
     let admit = move |_: &http::request::Parts| Ok(hosts.scoped(Principal::new("mcp", Role::Developer).remote()));
     let mcp = streamable_http(admit, settings.mcp_server());
-    let mounted = axum::Router::new().route_service("/mcp", mcp.clone());
-    let router = router_with(machina.clone(), &settings.http_server(), mounted);
-    let served = machina_http::serve(listener, router, stop.cancelled_owned()).await;
+    let config = &settings.server.http;
+    // The MCP endpoints and the registry decide themselves which pages may use them.
+    let public = mounted(&mcp).merge(registry(machina, settings));
+    let extensions = Extensions::new().public(public).connect(connect::answer);
+    let router = router_with(machina.clone(), config, extensions);
+    let mut serving = pin!(machina_http::serve(listener, router, config, stop.clone().cancelled_owned()));
+    let mut draining = pin!(async {
+        stop.cancelled().await;
+        mcp.drain(MCP_DRAIN).await;
+    });
+    let served = tokio::select! {
+        served = &mut serving => {
+            if stop.is_cancelled() {
+                draining.await;
+            }
+            served
+        }
+        () = &mut draining => serving.await,
+    };
     mcp.close(MCP_PATIENCE).await;
     served
+}
+
+/// The MCP endpoint and those of the groups, each over Streamable HTTP and WebSockets.
+fn mounted(mcp: &StreamableHttp) -> axum::Router {
+    let groups = mcp.of_groups();
+    axum::Router::new()
+        .route_service("/mcp", mcp.clone())
+        .route_service("/mcp/ws", mcp.web_socket())
+        .route_service("/mcp/{group}/ws", groups.web_socket())
+        .route_service("/mcp/{group}", groups)
+}
+
+/// The services as the official registry would list them.
+fn registry(machina: &Machina, settings: &Settings) -> axum::Router {
+    let readers = machina.clone();
+    let admit = move |_: &http::request::Parts| Ok(readers.scoped(Principal::new("registry", Role::Viewer).remote()));
+    let api = registry_api(admit, settings.registry.clone());
+    axum::Router::new().route_service("/v0.1/{*path}", api.clone()).route_service("/v0/{*path}", api)
 }
 
 fn announce(app: &App, listener: &TcpListener, settings: &Settings) -> Result<()> {

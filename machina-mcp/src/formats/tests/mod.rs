@@ -8,6 +8,7 @@ mod hosts;
 mod malformed;
 mod mutations;
 mod registry;
+mod server_json_out;
 
 use machina_core::{Endpoint, HttpEndpoint, Sensitive, ServiceSpec, StdioEndpoint};
 

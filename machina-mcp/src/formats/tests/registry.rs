@@ -111,6 +111,19 @@ fn a_server_json_that_cannot_be_used() {
 }
 
 #[test]
+fn variables_are_filled_in_once_and_within_bounds() {
+    let read_url = |url: &str, variables: &str| {
+        let remote = format!(r#"{{"type": "sse", "url": "{url}", "variables": {variables}}}"#);
+        read(&format!(r#"{{"name": "a/b", "remotes": [{remote}]}}"#), Format::ServerJson)
+    };
+    let import = read_url("https://{a}/{none}/{b}{", r#"{"a": {"value": "{b}"}, "b": {"value": "x"}}"#);
+    assert_eq!(import.sse("a/b").url.expose(), "https://{b}/{none}/x{");
+    let long = format!(r#"{{"a": {{"value": "{}"}}}}"#, "x".repeat(1000));
+    let import = read_url(&format!("https://{}", "{a}".repeat(100)), &long);
+    import.notes_at(Severity::Error, "remotes[0]", "longer than 65536 bytes");
+}
+
+#[test]
 fn a_bundle_whose_place_is_given() {
     let options = ImportOptions::default().variable("__dirname", "/opt/bundle");
     let import = read_with(MANIFEST, Format::Mcpb, &options);

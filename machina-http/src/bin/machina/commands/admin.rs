@@ -10,7 +10,7 @@ use crate::reach::Reached;
 
 pub(crate) async fn set(app: &App, args: &cli::Admin, reached: &Reached) -> Result<Ended> {
     let (name, state) = (ServiceName::new(&args.name)?, args.state);
-    let mutation = Mutation::SetAdminState { name, instance: args.instance, admin_state: state };
+    let mutation = Mutation::SetAdminState { name, instance: args.instance, admin_state: state, reason: None };
     let revision = apply(reached, mutation).await?;
     if app.output.is_json() {
         let said = json!({"service": args.name, "instance": args.instance, "admin_state": state, "revision": revision});

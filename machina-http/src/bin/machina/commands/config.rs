@@ -64,13 +64,16 @@ fn document(effective: &Effective) -> Value {
     settings.into()
 }
 
+/// The lists of records, which come last: each is a table of its own.
+const RECORDS: [&str; 2] = ["services", "groups"];
+
 /// The configuration as TOML, with a remark on where each value comes from.
 fn text(effective: &Effective) -> String {
     let entries = effective.entries();
     let (top, sections): (Vec<_>, Vec<_>) = entries.iter().partition(|(path, ..)| !path.contains('.'));
     let mut lines: Vec<String> = top
         .iter()
-        .filter(|(path, ..)| path != "services")
+        .filter(|(path, ..)| !RECORDS.contains(&path.as_str()))
         .map(|(path, value, source)| line(path, value, source))
         .collect();
     let mut section = "";
@@ -82,9 +85,9 @@ fn text(effective: &Effective) -> String {
         }
         lines.push(line(key, value, source));
     }
-    for (_, services, source) in top.iter().filter(|(path, ..)| path == "services") {
-        for service in services.as_array().into_iter().flatten() {
-            let body = toml::to_string(&json!({"services": [service]})).unwrap_or_else(|_| format!("# {service}\n"));
+    for (list, records, source) in top.iter().filter(|(path, ..)| RECORDS.contains(&path.as_str())) {
+        for record in records.as_array().into_iter().flatten() {
+            let body = toml::to_string(&json!({list: [record]})).unwrap_or_else(|_| format!("# {record}\n"));
             lines.push(format!("\n# {source}\n{}", body.trim_end()));
         }
     }

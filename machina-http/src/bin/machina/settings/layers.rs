@@ -8,8 +8,11 @@ use machina_core::Problem;
 use serde_json::{Map, Value};
 
 use super::keys::{self, Key};
-use super::{Settings, problems_of_services};
+use super::{Settings, problems_of_records};
 use crate::paths::Variables;
+
+/// The one setting that is a secret.
+const JOB_SECRET: &str = "server.job_secret";
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,8 @@ impl Layers {
             let path = rest.to_lowercase().replace("__", ".");
             let value = toml::from_str::<Map<String, Value>>(&format!("value = {text}"));
             let value = value.ok().filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+            // A secret of digits is a text too.
+            let value = value.filter(|value| path != JOB_SECRET || value.is_string());
             self.set(&path, value.unwrap_or_else(|| text.clone().into()), Source::Variable(name.clone()));
         }
     }
@@ -110,9 +115,8 @@ impl fmt::Debug for Layers {
 
 /// What is wrong with one value by itself.
 fn wrong(path: &str, value: &Value, source: &Source) -> Vec<Problem> {
-    if path == "services" {
-        let found = problems_of_services(value).into_iter();
-        return found.map(|p| Problem { detail: at_place(&p.detail, source), ..p }).collect();
+    if let Some(found) = problems_of_records(path, value) {
+        return found.into_iter().map(|p| Problem { detail: at_place(&p.detail, source), ..p }).collect();
     }
     let mut tree = Value::default();
     put(&mut tree, path, value.clone());

@@ -12,14 +12,14 @@ mod schema;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use machina_core::{
-    AccessConfig, Config, Error, HealthConfig, JournalConfig, LimitsConfig, Problem, Result, RoutingConfig,
+    AccessConfig, Config, Error, GroupSpec, HealthConfig, JournalConfig, LimitsConfig, Problem, Result, RoutingConfig,
     ServiceSpec, SessionsConfig,
 };
 use machina_http::{ServerConfig, check_bind};
 use machina_mcp::client::{ClientConfig, HttpConfig, StdioConfig};
+use machina_mcp::registry::RegistryConfig;
 use machina_mcp::server::HttpServerConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,6 +35,7 @@ pub(crate) use schema::schema;
 pub(crate) struct Settings {
     pub(crate) server: ServerSettings,
     pub(crate) mcp: HttpServerConfig,
+    pub(crate) registry: RegistryConfig,
     pub(crate) store: StoreSettings,
     /// Files of MCP servers that are declared at every start.
     pub(crate) import: Vec<PathBuf>,
@@ -49,24 +50,24 @@ pub(crate) struct Settings {
     /// Services that are declared at every start.
     #[serde(deserialize_with = "services")]
     pub(crate) services: Vec<ServiceSpec>,
+    /// Groups that are declared at every start.
+    #[serde(deserialize_with = "groups")]
+    pub(crate) groups: Vec<GroupSpec>,
 }
 
 /// The HTTP server: where it listens, and [`ServerConfig`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct ServerSettings {
     #[serde(deserialize_with = "address")]
     pub(crate) listen: SocketAddr,
-    allowed_hosts: Vec<String>,
-    body_max: usize,
-    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
-    request_timeout: Duration,
+    #[serde(flatten)]
+    pub(crate) http: ServerConfig,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        let ServerConfig { allowed_hosts, body_max, request_timeout } = ServerConfig::default();
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8000)), allowed_hosts, body_max, request_timeout }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8000)), http: ServerConfig::default() }
     }
 }
 
@@ -107,16 +108,10 @@ impl Settings {
         }
     }
 
-    /// The part of the HTTP server.
-    pub(crate) fn http_server(&self) -> ServerConfig {
-        let ServerSettings { listen: _, allowed_hosts, body_max, request_timeout } = self.server.clone();
-        ServerConfig { allowed_hosts, body_max, request_timeout }
-    }
-
     /// The part of the MCP endpoint, which is asked under the same names.
     pub(crate) fn mcp_server(&self) -> HttpServerConfig {
         let mut config = self.mcp.clone();
-        config.allowed_hosts.extend(self.server.allowed_hosts.iter().cloned());
+        config.allowed_hosts.extend(self.server.http.allowed_hosts.iter().cloned());
         config
     }
 
@@ -130,8 +125,9 @@ impl Settings {
         });
         let parts = [
             ("server.", listen),
-            ("server.", self.http_server().validate()),
+            ("server.", self.server.http.validate()),
             ("mcp.", self.mcp.validate()),
+            ("registry.", self.registry.validate()),
             ("store.", store),
             ("", self.core().validate()),
             ("", self.client().validate()),
@@ -219,22 +215,43 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAd
 
 /// Reads each service as the API does, so that `enabled` and the like mean the same.
 fn services<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ServiceSpec>, D::Error> {
+    records(deserializer, ServiceSpec::from_value)
+}
+
+/// Reads each group as the API does.
+fn groups<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<GroupSpec>, D::Error> {
+    records(deserializer, GroupSpec::from_value)
+}
+
+fn records<'de, D: serde::Deserializer<'de>, T>(
+    deserializer: D,
+    read: impl Fn(Value) -> Result<T>,
+) -> Result<Vec<T>, D::Error> {
     let items = Vec::<Value>::deserialize(deserializer)?;
-    let specs: Result<Vec<_>, _> = items.into_iter().map(ServiceSpec::from_value).collect();
+    let specs: Result<Vec<_>, _> = items.into_iter().map(read).collect();
     specs.map_err(|error| serde::de::Error::custom(error.message()))
 }
 
-/// What is wrong with the services of a configuration, each with its place.
-fn problems_of_services(value: &Value) -> Vec<Problem> {
+/// What is wrong with the records of a configuration, each with its place; none
+/// for a `list` that is no list of records.
+fn problems_of_records(list: &str, value: &Value) -> Option<Vec<Problem>> {
+    match list {
+        "services" => Some(problems_of(list, value, &|item| ServiceSpec::from_value(item).map(drop))),
+        "groups" => Some(problems_of(list, value, &|item| GroupSpec::from_value(item).map(drop))),
+        _ => None,
+    }
+}
+
+fn problems_of(list: &str, value: &Value, check: &dyn Fn(Value) -> Result<()>) -> Vec<Problem> {
     let Some(items) = value.as_array() else {
-        return vec![Problem { field: "services".to_owned(), detail: "must be a list of services".to_owned() }];
+        return vec![Problem { field: list.to_owned(), detail: format!("must be a list of {list}") }];
     };
     let mut problems = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        if let Err(error) = ServiceSpec::from_value(item.clone()) {
+        if let Err(error) = check(item.clone()) {
             let place = |field: &str| match field {
-                "body" => format!("services[{index}]"),
-                field => format!("services[{index}].{field}"),
+                "body" => format!("{list}[{index}]"),
+                field => format!("{list}[{index}].{field}"),
             };
             let found = error.context().problems.iter();
             problems.extend(found.map(|p| Problem { field: place(&p.field), detail: without_value(&p.detail) }));

@@ -43,6 +43,10 @@ fn property(key: &Key) -> Value {
             json!({"type": "array", "items": {"type": "object", "required": ["name"],
                    "properties": {"name": {"type": "string"}, "instances": {"type": "array"}}}})
         }
+        Value::Array(_) if key.path == "groups" => {
+            json!({"type": "array", "items": {"type": "object", "required": ["name"],
+                   "properties": {"name": {"type": "string"}, "members": {"type": "array"}}}})
+        }
         Value::Array(_) => json!({"type": "array", "items": {"type": "string"}}),
         _ if !key.choices.is_empty() => json!({"enum": key.choices}),
         _ => json!({"type": "string"}),

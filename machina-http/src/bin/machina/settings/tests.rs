@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use machina_core::ErrorKind;
 use machina_mcp::server::{ToolMode, ToolPrefix};
@@ -110,6 +111,19 @@ fn secrets_of_services_are_masked() {
 }
 
 #[test]
+fn the_secret_of_the_job_is_text_and_never_shown() {
+    let pairs = [("MACHINA_SERVER__JOB_SECRET", "0123456789012345")];
+    let effective = load(&Flags::default(), &variables(&pairs)).unwrap();
+    assert_eq!(effective.settings.server.http.job_secret.as_ref().unwrap().expose(), "0123456789012345");
+    let printed = format!("{:?} {effective:?}", effective.entries());
+    assert!(printed.contains("********") && !printed.contains("01234567"), "{printed}");
+    let path = file("number.toml", "[server]\njob_secret = 8123456789012345\n");
+    let found = problems(&Flags { config: Some(&path), ..Flags::default() }, &[]);
+    assert!(found[0].1.contains("in quotes") && !found[0].1.contains("8123"), "{found:?}");
+    assert_eq!(problems(&Flags::default(), &[("MACHINA_SERVER__JOB_SECRET", "short")])[0].0, "server.job_secret");
+}
+
+#[test]
 fn the_list_of_keys_is_that_of_the_types() {
     let mut keys: Vec<_> = keys::KEYS.iter().map(|key| key.path.to_owned()).collect();
     let mut paths = layers::default_paths();
@@ -169,4 +183,15 @@ fn the_flag_of_the_mode_wins_and_a_wrong_one_says_what_there_is() {
     let problem = &error.context().problems[0];
     assert!(problem.field == "mcp.mode" && problem.detail.contains("one of meta, flat"), "{problem:?}");
     assert!(problem.detail.ends_with("(--mode)"), "{problem:?}");
+}
+
+#[test]
+fn groups_are_read_as_the_api_reads_them() {
+    let text = "[[groups]]\nname = \"g\"\nmembers = [{ service = \"a\", tools = [\"b*\"] }]\n";
+    let path = file("groups.toml", text);
+    let effective = load(&Flags { config: Some(&path), ..Flags::default() }, &variables(&[])).unwrap();
+    assert!(effective.settings.groups[0].members[0].tools.is_some());
+    let path = file("wrong_groups.toml", "[[groups]]\nname = \"g\"\nmembers = [{ service = \"A b\" }]\n");
+    let found = problems(&Flags { config: Some(&path), ..Flags::default() }, &[]);
+    assert!(found[0].0 == "groups[0].members[0].service" && found[0].1.contains("wrong_groups.toml:1"), "{found:?}");
 }

@@ -1,0 +1,256 @@
+//! Requests to plain `http` servers over connections of our own, driven by the
+//! very task that waits for the answer: no other task takes part, so nothing has
+//! to be woken. Refuses TLS, redirects, proxies and upgrades: all that is not a
+//! plain exchange takes the full client.
+//!
+//! Own code because the clients of hyper-util and reqwest drive each connection
+//! in a task, and spend several times as much on a request.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body::Body as _;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use machina_core::Tasks;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use url::{Host, Url};
+
+/// A pool of connections to one server.
+#[derive(Debug)]
+pub(super) struct Direct {
+    host: String,
+    port: u16,
+    /// What every request has: its path, and the name of the server.
+    uri: Uri,
+    host_header: HeaderValue,
+    limits: Limits,
+    idle: Mutex<Vec<Connection>>,
+    /// Whether a task closes what is idle for too long.
+    reaping: AtomicBool,
+    tasks: Tasks,
+}
+
+/// The limits of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) connect_timeout: Duration,
+    pub(super) idle_max: usize,
+    pub(super) idle_timeout: Duration,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// No connection came about: nothing was sent.
+    Connecting(io::Error),
+    /// The connection broke, and what was sent may have arrived.
+    Exchanging(hyper::Error),
+}
+
+type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+
+/// One connection. It makes progress only while someone polls it.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Pin<Box<Driver>>,
+    used: Instant,
+}
+
+/// A response whose body still comes over its connection.
+#[derive(Debug)]
+pub(super) struct DirectResponse {
+    pub(super) head: Response<()>,
+    body: Incoming,
+    connection: Option<Connection>,
+    pool: Arc<Direct>,
+}
+
+impl Direct {
+    /// A pool for the server of `url`; `None` if it takes the full client.
+    pub(super) fn for_url(url: &Url, limits: Limits, tasks: Tasks) -> Option<Arc<Self>> {
+        let plain = url.scheme() == "http" && url.username().is_empty() && url.password().is_none();
+        let host = match url.host().filter(|_| plain)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        };
+        let authority = match url.port() {
+            Some(port) => format!("{}:{port}", url.host_str()?),
+            None => url.host_str()?.to_owned(),
+        };
+        Some(Arc::new(Self {
+            host,
+            port: url.port_or_known_default()?,
+            uri: url[url::Position::BeforePath..url::Position::AfterQuery].parse().ok()?,
+            host_header: HeaderValue::from_str(&authority).ok()?,
+            limits,
+            idle: Mutex::default(),
+            reaping: AtomicBool::new(false),
+            tasks,
+        }))
+    }
+
+    /// Posts `body` and returns when the head of the response is here. Repeats
+    /// only what an idle connection did not take.
+    pub(super) async fn post(self: &Arc<Self>, headers: HeaderMap, body: Bytes) -> Result<DirectResponse, Broken> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(HOST, self.host_header.clone());
+        loop {
+            let (mut connection, kept) = match self.kept().await {
+                Some(connection) => (connection, true),
+                None => (self.connect().await.map_err(Broken::Connecting)?, false),
+            };
+            match connection.exchange(request).await {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    let head = Response::from_parts(head, ());
+                    return Ok(DirectResponse { head, body, connection: Some(connection), pool: Arc::clone(self) });
+                }
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if kept => request = unsent,
+                    Some(_) => return Err(Broken::Connecting(io::Error::other(failed.into_error()))),
+                    None => return Err(Broken::Exchanging(failed.into_error())),
+                },
+            }
+        }
+    }
+
+    /// An idle connection that the server has not closed.
+    async fn kept(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.idle().pop()?;
+            let stale = connection.used.elapsed() >= self.limits.idle_timeout;
+            if !stale && connection.is_usable().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Connection> {
+        let connecting = async {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            stream.set_nodelay(true)?;
+            let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            Ok(Connection { sender, driver: Box::pin(driver), used: Instant::now() })
+        };
+        let limit = self.limits.connect_timeout;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}"));
+        timeout(limit, connecting).await.map_err(late)?
+    }
+
+    /// Keeps a connection whose response has been read.
+    fn keep(self: &Arc<Self>, mut connection: Connection) {
+        connection.used = Instant::now();
+        {
+            let mut idle = self.idle();
+            if idle.len() >= self.limits.idle_max {
+                return;
+            }
+            idle.push(connection);
+        }
+        if !self.reaping.swap(true, Ordering::AcqRel) {
+            let reaping = Arc::downgrade(self);
+            let pause = self.limits.idle_timeout;
+            self.tasks.spawn("close idle connections", async move {
+                loop {
+                    sleep(pause).await;
+                    let Some(pool) = reaping.upgrade() else { return };
+                    let mut idle = pool.idle();
+                    idle.retain(|connection| connection.used.elapsed() < pause);
+                    if idle.is_empty() {
+                        pool.reaping.store(false, Ordering::Release);
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Whether it takes another request; a server that has closed it is noticed here.
+    async fn is_usable(&mut self) -> bool {
+        let open = poll_fn(|cx| Poll::Ready(self.driver.as_mut().poll(cx).is_pending())).await;
+        open && self.sender.is_ready()
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let (driver, mut over) = (&mut self.driver, false);
+        poll_fn(|cx| {
+            over = over || driver.as_mut().poll(cx).is_ready();
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+impl DirectResponse {
+    /// The next piece of the body; `None` at its end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        let chunk = poll_fn(|cx| self.poll_chunk(cx)).await;
+        if matches!(chunk, Ok(None)) || self.body.is_end_stream() {
+            self.release().await;
+        }
+        chunk
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, hyper::Error>> {
+        if let Poll::Ready(chunk) = self.poll_body(cx) {
+            return Poll::Ready(chunk);
+        }
+        let over = |connection: &mut Connection| connection.driver.as_mut().poll(cx).is_ready();
+        if self.connection.as_mut().is_some_and(over) {
+            // What it has read before it ended is still in the body.
+            self.connection = None;
+        }
+        self.poll_body(cx)
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, hyper::Error>> {
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => return Poll::Ready(Ok(None)),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Ok(Some(data)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the connection back when the whole body has been read.
+    async fn release(&mut self) {
+        if let Some(mut connection) = self.connection.take()
+            && connection.is_usable().await
+        {
+            self.pool.keep(connection);
+        }
+    }
+}

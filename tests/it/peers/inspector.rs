@@ -1,0 +1,33 @@
+//! The inspector's command line, which people reach for first.
+
+use machina_tests::{Peers, closing_line};
+
+use super::Setup;
+
+#[tokio::test]
+async fn the_inspector_lists_and_calls_in_every_era() {
+    let peers = Peers::installed();
+    let setup = Setup::new("both");
+    let machina = setup.serve().await;
+    let url = format!("{}/mcp", machina.url());
+    for era in ["legacy", "modern", "auto"] {
+        let at = ["--server-url", &url, "--protocol-era", era, "--format", "json", "--quiet"];
+        let ask = async |args: &[&str]| peers.inspector(&[&at, args].concat()).await.json();
+        let listed = ask(&["--method", "tools/list"]).await;
+        let tools = listed["result"]["tools"].as_array().unwrap();
+        assert!(tools.iter().any(|tool| tool["name"] == "test_custom_header"), "{era}: {listed}");
+        let called =
+            ask(&["--method", "tools/call", "--tool-name", "test_custom_header", "--tool-arg", "region=eu"]).await;
+        assert_eq!(called["result"]["content"][0]["text"], "Region: eu", "{era}: {called}");
+        let prompts = ask(&["--method", "prompts/list"]).await;
+        let resources = ask(&["--method", "resources/list"]).await;
+        let count = |answer: &serde_json::Value, key: &str| answer["result"][key].as_array().unwrap().len();
+        let (prompts, resources) = (count(&prompts, "prompts"), count(&resources, "resources"));
+        assert!(prompts >= 5 && resources >= 3, "{era}: {prompts} prompts, {resources} resources");
+        closing_line(&format!(
+            "inspector {}, era {era}: {} tools, {prompts} prompts, {resources} resources listed, 1 tool called",
+            peers.version("@modelcontextprotocol/inspector"),
+            tools.len(),
+        ));
+    }
+}
