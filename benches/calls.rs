@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use machina_benches::load::{Connection, Prepared, latencies, per_second};
-use machina_benches::upstream::{Upstream, serve_if_asked};
+use machina_benches::upstream::{Kind, Upstream, serve_if_asked};
 use machina_benches::{middle, quantiles, show};
 use machina_tests::MachinaProcess;
 use nginx::Nginx;
@@ -32,11 +32,12 @@ struct Way {
 fn main() {
     serve_if_asked();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
-    runtime.block_on(run());
+    runtime.block_on(run("a server built with the official SDK", Kind::Sdk));
+    runtime.block_on(run("a server that does as little as possible", Kind::Bare));
 }
 
-async fn run() {
-    let upstream = Upstream::start(0);
+async fn run(what: &str, kind: Kind) {
+    let upstream = Upstream::start(kind, 0);
     let nginx = Nginx::start(upstream.address);
     let machina = machina(&upstream).await;
     let address: SocketAddr = machina.url().trim_start_matches("http://").parse().expect("an address");
@@ -59,7 +60,7 @@ async fn run() {
             way.measure().await;
         }
     }
-    report(ways);
+    report(what, ways);
 }
 
 impl Way {
@@ -80,8 +81,8 @@ impl Way {
     }
 }
 
-fn report(ways: Vec<Way>) {
-    show("\na tool call of 100 bytes, one connection, then 16 and 64 at a time");
+fn report(what: &str, ways: Vec<Way>) {
+    show(&format!("\na tool call of 100 bytes to {what}: one connection, then 16 and 64 at a time"));
     show(&format!(
         "{:<26} {:>9} {:>6} {:>9} {:>9} {:>10} {:>6} {:>10} {:>6}",
         "", "p50", "ratio", "p99", "cpu/call", "16: per s", "ratio", "64: per s", "ratio"

@@ -27,7 +27,7 @@ impl Nginx {
                keepalive_requests 100000000;
                upstream it {{ server {upstream}; keepalive 128; keepalive_requests 100000000; }}
                server {{ listen {address}; location / {{
-                 proxy_pass http://it; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}"
+                 proxy_pass http://it; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host localhost; }} }} }}"
         );
         let file = home.path().join("nginx.conf");
         std::fs::write(&file, configuration).expect("the configuration can be written");

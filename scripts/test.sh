@@ -2,7 +2,7 @@
 # Runs every test, after installing what they need. Ends at the first stage that fails.
 #
 #   scripts/test.sh          all of it
-#   scripts/test.sh --fast   without installing the fleet (tests use what is there) and without docs
+#   scripts/test.sh --fast   without installing fleet and peers (tests use what is there), without docs
 set -euo pipefail
 
 usage() {
@@ -90,6 +90,10 @@ if [[ $fast == no ]]; then
     heading "fleet of real MCP servers"
     python3 tests/fleet/install.py --ci
     python3 tests/fleet/test_install.py
+
+    heading "conformance suites and clients by others"
+    python3 tests/peers/install.py
+    python3 tests/peers/test_install.py
 fi
 
 heading "clippy"

@@ -1,5 +1,6 @@
-//! The upstream of the benchmarks: a stateless MCP server that answers at once,
-//! in a process of its own so that its work is not taken for Machina's.
+//! The upstreams of the benchmarks: stateless MCP servers that answer at once, in
+//! a process of their own so that their work is not taken for Machina's. One is
+//! built with the official SDK, as real servers are; one does as little as it can.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -12,10 +13,36 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::serve::ListenerExt as _;
 use http::header::CONTENT_TYPE;
+use rmcp::ServerHandler;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::{RequestContext, RoleServer};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde_json::{Value, json};
 
 /// The argument that makes a benchmark an upstream.
 const ROLE: &str = "upstream";
+
+/// What an upstream is built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `rmcp`, the official SDK.
+    Sdk,
+    /// As little as possible.
+    Bare,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sdk => "sdk",
+            Self::Bare => "bare",
+        }
+    }
+}
 
 /// A running upstream; killed when dropped.
 #[derive(Debug)]
@@ -31,9 +58,9 @@ impl Upstream {
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start(tools: usize) -> Self {
+    pub fn start(kind: Kind, tools: usize) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("a program knows where it is"));
-        command.args([ROLE, &tools.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args([ROLE, kind.word(), &tools.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the upstream starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is a pipe");
@@ -64,18 +91,58 @@ pub fn serve_if_asked() {
     if arguments.next().as_deref() != Some(ROLE) {
         return;
     }
+    let kind = if arguments.next().as_deref() == Some("sdk") { Kind::Sdk } else { Kind::Bare };
     let tools = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
-    runtime.block_on(serve(tools));
+    runtime.block_on(serve(kind, tools));
 }
 
 #[allow(clippy::print_stdout, reason = "the parent reads the address here")]
-async fn serve(tools: usize) {
+async fn serve(kind: Kind, tools: usize) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
     println!("{}", listener.local_addr().expect("has an address"));
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let router = Router::new().route("/mcp", post(answer)).with_state(Arc::new(list(tools)));
+    let list = list(tools);
+    let router = match kind {
+        Kind::Sdk => Router::new().route_service("/mcp", sdk(&list)),
+        Kind::Bare => Router::new().route("/mcp", post(answer)).with_state(Arc::new(list)),
+    };
     axum::serve(listener, router).await.expect("serves");
+}
+
+fn sdk(list: &Value) -> StreamableHttpService<Echo, LocalSessionManager> {
+    let tools = Arc::new(serde_json::from_value(list["tools"].clone()).expect("definitions"));
+    let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
+    StreamableHttpService::new(move || Ok(Echo { tools: Arc::clone(&tools) }), Arc::default(), config)
+}
+
+/// A server of the official SDK.
+#[derive(Debug, Clone)]
+struct Echo {
+    tools: Arc<Vec<Tool>>,
+}
+
+impl ServerHandler for Echo {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(Vec::clone(&self.tools)))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let text = request.arguments.and_then(|arguments| arguments.get("text")?.as_str().map(str::to_owned));
+        Ok(CallToolResult::success(vec![ContentBlock::text(text.unwrap_or_default())]).into())
+    }
 }
 
 async fn answer(State(list): State<Arc<Value>>, body: Bytes) -> ([(http::HeaderName, &'static str); 1], String) {

@@ -93,6 +93,15 @@ pub struct Progress {
 /// task: it must not block.
 pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
 
+/// Who is told what an instance logs: the parameters of each
+/// `notifications/message`, with whatever level and with secrets masked. Called in order,
+/// from the session's task: it must not block.
+pub type LogSink = Arc<dyn Fn(Value) + Send + Sync>;
+
+/// The key in the `_meta` of a request that says from which level on its sender
+/// wants to be told what the instance logs.
+pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+
 /// The circumstances of one request.
 #[derive(Clone)]
 pub struct CallContext {
@@ -104,6 +113,11 @@ pub struct CallContext {
     pub cancelled: CancellationToken,
     /// Who is told about progress.
     pub progress: Option<ProgressSink>,
+    /// Who is told what the instance logs meanwhile; nothing is asked of it where
+    /// this is none. On a connection that all calls share (stdio, WebSocket, SSE)
+    /// a message names no call, so each call that wants any is told. Some may be
+    /// lost: none of them holds up an answer.
+    pub log: Option<LogSink>,
     /// What is added to the `_meta` of the request.
     pub meta: Map<String, Value>,
 }
@@ -117,6 +131,7 @@ impl CallContext {
             idle_timeout: None,
             cancelled: CancellationToken::new(),
             progress: None,
+            log: None,
             meta: Map::new(),
         }
     }
@@ -128,6 +143,7 @@ impl fmt::Debug for CallContext {
             .field("deadline", &self.deadline)
             .field("idle_timeout", &self.idle_timeout)
             .field("progress", &self.progress.is_some())
+            .field("log", &self.log.is_some())
             .finish_non_exhaustive()
     }
 }

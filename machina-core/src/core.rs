@@ -349,7 +349,8 @@ fn probed(service: &Service) -> Vec<InstanceId> {
     instances.map(|instance| instance.id).collect()
 }
 
-/// What changed between two lists of tools; `None` when no tool did.
+/// What changed between what an instance published and what it does; `None` when
+/// no tool, prompt or resource did.
 fn difference(instance: InstanceId, old: Option<&Definitions>, new: &Definitions) -> Option<EventKind> {
     let names = |tools: &mut dyn Iterator<Item = &Arc<crate::model::Tool>>| -> Vec<String> {
         tools.map(|tool| tool.name().to_string()).collect()
@@ -360,6 +361,16 @@ fn difference(instance: InstanceId, old: Option<&Definitions>, new: &Definitions
         names(&mut new.tools.iter().filter(|t| before(t.name().as_str()).is_some_and(|old| old.hash() != t.hash())));
     let gone = old.into_iter().flat_map(|old| &old.tools).filter(|tool| new.tool(tool.name().as_str()).is_none());
     let removed = names(&mut gone.into_iter());
-    let any = !(added.is_empty() && changed.is_empty() && removed.is_empty());
-    any.then_some(EventKind::DefinitionsChanged { instance, added, removed, changed })
+    let prompts = old.map_or(&[][..], |old| &old.prompts) != new.prompts;
+    let resources = old.map_or(&[][..], |old| &old.resources) != new.resources
+        || old.map_or(&[][..], |old| &old.resource_templates) != new.resource_templates;
+    let none = added.is_empty() && changed.is_empty() && removed.is_empty();
+    (!none || prompts || resources).then_some(EventKind::DefinitionsChanged {
+        instance,
+        added,
+        removed,
+        changed,
+        prompts,
+        resources,
+    })
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The result of every fallible operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -17,6 +18,7 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $code:literal,)*) => {
         /// What went wrong, coarse enough to act upon.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum ErrorKind { $($(#[$doc])* $variant,)* }
@@ -77,6 +79,7 @@ impl fmt::Display for ErrorKind {
 
 /// How far a call had come when it failed: what the retry classifier reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Nothing reached the instance (DNS, refused, connect timeout, child not running).
@@ -93,6 +96,7 @@ pub enum Phase {
 
 /// What is known about the effect of a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The tool certainly did not run.
@@ -158,6 +162,10 @@ pub struct ErrorContext {
     /// The JSON-RPC error code that the instance answered with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_code: Option<i64>,
+    /// What the instance added to that error (its `data`), without secrets; left
+    /// out when it is longer than 16 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_data: Option<Value>,
     /// The last lines that the instance's process wrote to stderr.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stderr_tail: Option<String>,

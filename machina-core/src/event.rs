@@ -21,6 +21,7 @@ use crate::model::{GroupName, InstanceId, Revision, ServiceName};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Its place in this process's stream; strictly increasing.
     pub sequence: u64,
@@ -38,6 +39,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EventKind {
@@ -68,6 +70,12 @@ pub enum EventKind {
         removed: Vec<String>,
         /// Names of tools whose definition is another.
         changed: Vec<String>,
+        /// Its prompts are others than before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        prompts: bool,
+        /// Its resources or resource templates are others than before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        resources: bool,
     },
     /// The group was made, or its declaration changed.
     GroupChanged {

@@ -34,6 +34,7 @@ const PAGE: u32 = 1000;
 
 /// The health of a service over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthSlots {
     /// The service.
     pub service: ServiceName,
@@ -48,6 +49,7 @@ pub struct HealthSlots {
 
 /// One slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthSlot {
     /// When it begins. Slots begin at multiples of their length: those of a day at
     /// midnight UTC.

@@ -31,6 +31,7 @@ const CALLS_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The lease of an instance, as it stands after a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// How long it lasts without a heartbeat, in milliseconds.
     pub ttl_ms: u64,
@@ -43,6 +44,7 @@ pub struct Lease {
 
 /// What came of a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Heartbeat {
     /// The service.
     pub service: ServiceName,

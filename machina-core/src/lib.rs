@@ -38,6 +38,7 @@ mod machina;
 mod memory;
 mod model;
 mod query;
+mod quiet;
 mod recorder;
 mod replies;
 mod report;
@@ -52,14 +53,14 @@ mod tool_index;
 mod view;
 mod write;
 
-pub use access::{Departed, Discovered, GroupReport, Principal, Reachable, Role, Scoped};
+pub use access::{Departed, Discovered, GroupReport, Measured, Principal, Reachable, Role, Scoped};
 pub use builder::Builder;
 pub use change_log::ChangeLog;
 pub use clock::now;
 pub use config::{
     AccessConfig, Config, HealthConfig, JournalConfig, LimitsConfig, RoutingConfig, SessionsConfig, StartPolicy,
 };
-pub use connect::{CallContext, Connector, Era, Notice, Progress, ProgressSink, Session, Target};
+pub use connect::{CallContext, Connector, Era, LOG_LEVEL, LogSink, Notice, Progress, ProgressSink, Session, Target};
 pub use error::{Error, ErrorContext, ErrorKind, Outcome, Phase, Problem, Result};
 pub use event::{Event, EventCursor, EventFeed, EventKind, EventStream, Next};
 pub use health::{
@@ -76,6 +77,7 @@ pub use model::{
     Revision, RoutingPolicy, Sensitive, SensitiveMap, Service, ServiceId, ServiceName, ServiceSpec, StdioEndpoint, Tag,
     Tool, ToolCall, ToolHints, ToolMode, ToolName, ToolPattern, ToolPrefix, ToolResult, UrlEndpoint,
 };
+pub use quiet::quietly;
 pub use query::{Order, Page, Query};
 pub use replies::{
     Answer, Begun, Claim, Keep, MemoryReplies, Replied, Replies, Reply, ReplyKey, ReplyProgress, RequestHash,
@@ -90,7 +92,7 @@ pub use store::{
     Backend, Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition,
     Retention, Store, What,
 };
-pub use tasks::Tasks;
+pub use tasks::{Attached, Tasks};
 pub use tool_index::{Hit, LexicalIndex, ToolIndex};
 pub use view::{InstanceView, OfferedTool, ServiceView, View};
 pub use write::Mutation;

@@ -265,6 +265,25 @@ async fn a_change_of_tools_is_seen_told_and_routed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_of_prompts_alone_is_told() {
+    let subject = open().await;
+    let instances = two(&subject, false).await;
+    let mut events = subject.registry.watch();
+    subject.sim.set_prompts(&instances[0], vec![json!({"name": "greet"})]);
+    let told = loop {
+        let Next::Event(event) = events.next().await else { panic!("no gap") };
+        if let EventKind::DefinitionsChanged { .. } = &event.kind {
+            break serde_json::to_value(&event.kind).unwrap();
+        }
+    };
+    let instance = &instances[0].id;
+    assert_eq!(
+        told,
+        json!({"type": "definitions_changed", "instance": instance, "added": [], "removed": [], "changed": [], "prompts": true})
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn history_is_written() {
     let subject = open().await;
     two(&subject, false).await;

@@ -39,6 +39,7 @@ pub struct ServiceReport {
 
 /// The health of a service or an instance as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthReport {
     /// The state.
     pub state: HealthState,
@@ -65,6 +66,7 @@ pub struct HealthReport {
 
 /// The health of a service with that of each instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceHealth {
     /// The service.
     pub service: ServiceName,
@@ -81,6 +83,7 @@ pub struct ServiceHealth {
 
 /// The health of one instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceHealth {
     /// The instance.
     pub id: InstanceId,
@@ -105,6 +108,7 @@ pub struct InstanceHealth {
 /// A tool as a reader sees it: its definition, word for word, and the service
 /// that offers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ToolReport {
     /// The service that offers it.
     pub service: ServiceName,
@@ -120,6 +124,7 @@ pub struct ToolReport {
 
 /// The registry in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Overview {
     /// The revision of the view that was counted.
     pub revision: Revision,

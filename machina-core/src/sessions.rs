@@ -157,6 +157,11 @@ impl Sessions {
         opened.map(|session| Opened { session, reused: false })
     }
 
+    /// How many sessions are open.
+    pub(crate) fn open_count(&self) -> usize {
+        self.inner.slots().by_instance.values().filter(|slot| matches!(slot, Slot::Open { .. })).count()
+    }
+
     /// The session that is open now, without counting as use.
     pub(crate) fn peek(&self, instance: InstanceId) -> Option<Arc<dyn Session>> {
         match self.inner.slots().by_instance.get(&instance) {

@@ -143,6 +143,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
 /// One thing that happened. Entries are only ever appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// When.
     pub at: Timestamp,
@@ -159,6 +160,7 @@ pub struct Entry {
 
 /// What a journal [`Entry`] records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum What {

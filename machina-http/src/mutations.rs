@@ -22,26 +22,30 @@ enum Wire {
     SetAdminState(SetAdminState),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Replaces the declaration of a service.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Update {
+pub(crate) struct Update {
     name: ServiceName,
+    #[schema(value_type = ServiceSpec)]
     spec: Value,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expected: Option<Revision>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Removes a service.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Deregister {
+pub(crate) struct Deregister {
     name: ServiceName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expected: Option<Revision>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Says something about a service, or about one instance of it.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SetAdminState {
+pub(crate) struct SetAdminState {
     name: ServiceName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<InstanceId>,

@@ -15,7 +15,8 @@ const EXPLAINED: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/r
 pub(crate) const NOT_REGISTERED: &str = "service-not-registered";
 
 /// An error as it goes over the wire.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
 pub(crate) struct ProblemDocument {
     #[serde(rename = "type")]
     kind: String,
@@ -48,6 +49,8 @@ pub(crate) struct ProblemDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upstream_code: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream_data: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     stderr_tail: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     hard: bool,
@@ -55,7 +58,8 @@ pub(crate) struct ProblemDocument {
 
 /// One wrong field: of the body, by JSON Pointer; or a parameter or a header, by
 /// its name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = WrongField)]
 struct Wrong {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pointer: Option<String>,
@@ -95,6 +99,7 @@ impl ProblemDocument {
             retry_after_ms: context.retry_after_ms,
             upstream_status: context.upstream_status,
             upstream_code: context.upstream_code,
+            upstream_data: context.upstream_data,
             stderr_tail: context.stderr_tail,
             hard: context.hard,
         }
@@ -124,6 +129,7 @@ impl ProblemDocument {
                 retry_after_ms: self.retry_after_ms,
                 upstream_status: self.upstream_status,
                 upstream_code: self.upstream_code,
+                upstream_data: self.upstream_data,
                 stderr_tail: self.stderr_tail,
                 hard: self.hard,
             }
@@ -230,6 +236,7 @@ mod tests {
             context.retry_after_ms = Some(1500);
             context.upstream_status = Some(503);
             context.upstream_code = Some(-32000);
+            context.upstream_data = Some(serde_json::json!({"why": [1]}));
             context.stderr_tail = Some("boom".into());
             context.hard = true;
         });

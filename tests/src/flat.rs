@@ -95,7 +95,7 @@ pub(crate) async fn look(machina: &Machina, harmless: &[Harmless]) -> Vec<FlatRe
 
 /// Every tool that `machina` knows, with its definition.
 fn published(machina: &Machina) -> BTreeMap<Original, Value> {
-    machina.view().services().flat_map(|service| tools_of(service)).collect()
+    machina.view().services().flat_map(tools_of).collect()
 }
 
 fn tools_of(service: &Arc<ServiceView>) -> Vec<(Original, Value)> {

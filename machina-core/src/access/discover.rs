@@ -13,6 +13,7 @@ use crate::view::ServiceView;
 
 /// A service that can be reached, and where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Discovered {
     /// The service.
     pub service: ServiceName,
@@ -36,6 +37,7 @@ pub struct Discovered {
 
 /// An instance that takes calls now, and why it is thought to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reachable {
     /// How it is reached: `http`, `stdio`, …
     pub kind: String,

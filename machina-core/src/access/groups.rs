@@ -17,6 +17,7 @@ use crate::view::{Delta, View};
 
 /// A group as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupReport {
     /// What was declared.
     #[serde(flatten)]

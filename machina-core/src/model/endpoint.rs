@@ -29,40 +29,50 @@ pub enum Endpoint {
 
 /// A command that Machina starts. No shell is involved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StdioEndpoint {
     /// The program: a path, or a name that is looked up on `PATH`.
     pub command: String,
     /// Its arguments; those that carry a secret are not shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub args: Vec<Sensitive>,
     /// Environment variables on top of the few that every child gets.
     #[serde(skip_serializing_if = "SensitiveMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
     pub env: SensitiveMap,
     /// The working directory; Machina's own by default.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub cwd: Option<PathBuf>,
 }
 
 /// An HTTP address with headers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HttpEndpoint {
     /// The address, `http` or `https`; placeholders such as `${env:HOST}` are
     /// filled in when the connection is opened.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub url: Sensitive,
     /// Headers sent with every request, such as `Authorization`.
     #[serde(skip_serializing_if = "SensitiveMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
     pub headers: SensitiveMap,
 }
 
 /// An address and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UrlEndpoint {
     /// The address, `ws` or `wss`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub url: Sensitive,
 }
 
 /// An HTTP API whose operations become tools.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenApiEndpoint {
     /// Where the OpenAPI document is.
     pub document: String,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which tools a host sees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ToolMode {
     /// A few tools that reach every other: few tokens, however many there are.
@@ -15,6 +16,7 @@ pub enum ToolMode {
 
 /// When the name of a tool is preceded by that of its service, in flat mode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ToolPrefix {
     /// Always: `service__tool`.

@@ -27,21 +27,26 @@ const RESERVED: [&str; 4] = ["ws", "list_tools", "find_tool", "call_tool"];
 /// What was declared about a group. Parse one with [`GroupSpec::from_value`], or
 /// build one with [`GroupSpec::new`] and set its fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GroupSpec {
     /// The unique name, and the last segment of the endpoint.
     pub name: GroupName,
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 200))]
     pub title: Option<String>,
     /// What it is good for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 10000))]
     pub description: String,
     /// The company or team it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 100))]
     pub tenant: Option<String>,
     /// What it selects; each service once.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 1000))]
     pub members: Vec<GroupMember>,
     /// Which tools a host of the group sees.
     #[serde(default = "flat")]
@@ -53,12 +58,14 @@ pub struct GroupSpec {
 
 /// What a group selects of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GroupMember {
     /// The service, which need not exist.
     pub service: ServiceName,
     /// Its tools; all of them when `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub tools: Option<Vec<ToolPattern>>,
 }
 
@@ -152,6 +159,7 @@ impl GroupSpec {
 /// The exact name of a tool, or a pattern in which each `*` stands for any
 /// number of characters: 1 to 128 characters, none of them a control character.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, min_length = 1, max_length = 128))]
 #[serde(try_from = "String", into = "String")]
 pub struct ToolPattern(Arc<str>);
 

@@ -16,6 +16,7 @@ const REASON_MAX: usize = 500;
 
 /// What the operator said about a service or an instance. Always wins over health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AdminState {
     /// In use.
@@ -135,6 +136,7 @@ pub(super) fn check_reason(field: &str, reason: Option<&str>, problems: &mut Vec
 
 /// The JSON form, in which the endpoint is one of six optional fields.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 struct Wire {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,8 +152,10 @@ struct Wire {
     #[serde(skip_serializing_if = "Option::is_none")]
     openapi: Option<OpenApiEndpoint>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     in_process: Option<BTreeMap<String, IgnoredField>>,
     #[serde(default = "default_weight")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     weight: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
@@ -162,13 +166,17 @@ struct Wire {
     #[serde(default)]
     admin_state: AdminState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 500))]
     admin_reason: Option<String>,
     #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, examples("30s")))]
     lease_ttl: Option<Duration>,
     /// A reader gets these two; sent back, they are passed over.
     #[serde(default, skip_serializing, rename = "health")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     _health: Option<IgnoredAny>,
     #[serde(default, skip_serializing, rename = "protocol_version")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
     _protocol_version: Option<IgnoredAny>,
 }
 
@@ -178,6 +186,20 @@ enum IgnoredField {}
 
 fn default_weight() -> u32 {
     1
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Instance {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        Wire::schema()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Instance {
+    fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
+        Wire::schemas(schemas);
+    }
 }
 
 impl TryFrom<Wire> for Instance {

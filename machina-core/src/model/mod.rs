@@ -6,6 +6,8 @@ mod exposure;
 mod group;
 mod instance;
 mod name;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod policy;
 mod sensitive;
 mod service;

@@ -80,21 +80,25 @@ text_type! {
     /// The unique name of a service: `[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?`,
     /// optionally with a `namespace/` before it, so that names of the official
     /// registry such as `io.github.user/name` are kept as they are.
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = "^([A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?|[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?)$"))]
     ServiceName, "name", check_service_name
 }
 text_type! {
     /// The unique name of a group: `[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?`, so that
     /// it is one segment of a path.
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = "^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$"))]
     GroupName, "name", check_group_name
 }
 text_type! {
     /// The name of a tool as its server publishes it: 1 to 128 characters, none
     /// of them a control character.
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, min_length = 1, max_length = 128))]
     ToolName, "tool", check_tool_name
 }
 text_type! {
     /// A tag: 1 to 64 characters without white space at the ends or control
     /// characters. Compared exactly.
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, min_length = 1, max_length = 64))]
     Tag, "tag", check_tag
 }
 
@@ -163,6 +167,7 @@ macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $field:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
@@ -216,6 +221,7 @@ id_type! {
 
 /// The store's clock: one number per committed batch, never reused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 

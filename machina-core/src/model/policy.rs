@@ -14,27 +14,34 @@ pub(super) mod duration {
 
 /// How the health of a service's instances is found out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthPolicy {
     /// Time between two probes of an instance; 1 s to 1 h.
     #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, examples("30s")))]
     pub interval: Option<Duration>,
     /// How long one attempt of a probe may take; 100 ms to 1 min.
     #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, examples("5s")))]
     pub timeout: Option<Duration>,
     /// Soft failures in a row until an instance is unhealthy; 1 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub failure_threshold: Option<u32>,
     /// Passes in a row until an unhealthy instance is healthy; 1 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub success_threshold: Option<u32>,
     /// How long a new instance may take to answer for the first time; 1 s to 15 min.
     #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, examples("1m")))]
     pub startup_grace: Option<Duration>,
 }
 
 /// How an instance is picked for a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BalancerKind {
@@ -47,6 +54,7 @@ pub enum BalancerKind {
 
 /// How calls to a service are carried out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct RoutingPolicy {
     /// How an instance is picked.
@@ -54,9 +62,11 @@ pub struct RoutingPolicy {
     pub balancer: Option<BalancerKind>,
     /// How long a call may take in all, retries included; 10 ms to 10 min.
     #[serde(with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, examples("30s")))]
     pub timeout: Option<Duration>,
     /// How many attempts a call may have, 1 to 10, where repeating it is safe.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10))]
     pub attempts_max: Option<u32>,
     /// Whether the server's own `readOnlyHint` and `idempotentHint` are believed.
     /// Only then may a call whose outcome is unknown be repeated elsewhere.

@@ -96,18 +96,22 @@ words! {
 /// What was declared about a service. Parse one with [`ServiceSpec::parse`], or
 /// build one with [`ServiceSpec::new`] and set its fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The unique name.
     pub name: ServiceName,
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 200))]
     pub title: Option<String>,
     /// What it is good for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 10000))]
     pub description: String,
     /// The version of the service itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 50))]
     pub version: Option<String>,
     /// How it is built.
     #[serde(default)]
@@ -126,33 +130,40 @@ pub struct ServiceSpec {
     pub admin_state: AdminState,
     /// Why, in at most 500 characters; none while it is enabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 500))]
     pub admin_reason: Option<String>,
     /// Tags, in the order given, without repetition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
     /// One word for the field it works in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 50))]
     pub category: Option<String>,
     /// What it can do, in words that callers filter by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
     /// `production`, `staging`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 50))]
     pub environment: Option<String>,
     /// The company or team it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 100))]
     pub tenant: Option<String>,
     /// Who may see and manage it.
     #[serde(default)]
     pub access_level: AccessLevel,
     /// Who answers for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 200))]
     pub owner: Option<String>,
     /// Where its source is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(format = "uri"))]
     pub repository_url: Option<String>,
     /// Where its documentation is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(format = "uri"))]
     pub documentation_url: Option<String>,
     /// How its health is found out.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -165,6 +176,7 @@ pub struct ServiceSpec {
     pub config: Map<String, Value>,
     /// Environment variables for each of its child processes.
     #[serde(default, skip_serializing_if = "SensitiveMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, String>))]
     pub env: SensitiveMap,
     /// Where it runs.
     #[serde(default)]

@@ -193,6 +193,7 @@ impl<O: Outbound> Progressing<'_, O> {
             idle_timeout: None,
             cancelled: options.cancelled.clone(),
             progress: options.progress.clone().map(|sink| self.noting_progress(sink)),
+            log: options.log.clone(),
             meta: options.meta.clone(),
         };
         let outcome = self.outbound.send(&*opened.session, &context).await;

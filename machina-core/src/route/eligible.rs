@@ -12,6 +12,7 @@ use crate::view::{InstanceView, ServiceView};
 /// How good a candidate an instance is. Only those with the best standing are
 /// balanced over; a worse one is used when there is no better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It answers.
@@ -29,6 +30,7 @@ pub enum Standing {
 
 /// One instance, seen as a candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Candidacy {
     /// The instance.
     pub instance: InstanceId,
@@ -54,6 +56,7 @@ pub struct Candidacy {
 
 /// Why a call would go where it would go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Explanation {
     /// The service.
     pub service: ServiceName,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::connect::ProgressSink;
+use crate::connect::{LogSink, ProgressSink};
 use crate::error::{Error, Problem, Result};
 
 /// The longest that a call may be allowed to take, and the longest key.
@@ -25,6 +25,10 @@ pub struct CallOptions {
     pub cancelled: CancellationToken,
     /// Who is told about progress.
     pub progress: Option<ProgressSink>,
+    /// Who is told what the instance logs meanwhile. The level is asked for in
+    /// [`CallOptions::meta`] under [`LOG_LEVEL`](crate::LOG_LEVEL), of instances
+    /// that take it per request; others log from `debug` on, for everyone.
+    pub log: Option<LogSink>,
     /// What the instance gets as `_meta` of the request, such as the context of a
     /// trace, beside what the protocol itself puts there.
     pub meta: Map<String, Value>,
@@ -54,6 +58,7 @@ impl std::fmt::Debug for CallOptions {
             .field("timeout", &self.timeout)
             .field("idempotency_key", &self.idempotency_key.is_some())
             .field("progress", &self.progress.is_some())
+            .field("log", &self.log.is_some())
             .finish_non_exhaustive()
     }
 }

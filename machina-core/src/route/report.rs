@@ -8,6 +8,7 @@ use crate::model::{InstanceId, ToolResult};
 
 /// One attempt of a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attempt {
     /// The instance.
     pub instance: InstanceId,

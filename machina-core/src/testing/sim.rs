@@ -41,13 +41,14 @@ struct Sim {
     behaviour: Behaviour,
     latency: Duration,
     tools: Vec<Value>,
+    prompts: Vec<Value>,
     executions: u64,
     cancellations: u64,
     connections: u64,
     open: u64,
     /// Changes whenever open sessions end.
     generation: watch::Sender<u64>,
-    /// Changes whenever the tools do.
+    /// Changes whenever the tools or prompts do.
     listed: watch::Sender<u64>,
 }
 
@@ -90,6 +91,7 @@ impl SimConnector {
             behaviour: Behaviour::Up,
             latency: Duration::from_millis(1),
             tools: vec![echo_tool(), add_tool()],
+            prompts: Vec::new(),
             executions: 0,
             cancellations: 0,
             connections: 0,
@@ -120,6 +122,14 @@ impl SimConnector {
     pub fn set_tools(&self, instance: &Instance, tools: Vec<Value>) {
         self.with(instance, |sim| {
             sim.tools = tools;
+            sim.listed.send_modify(|listed| *listed += 1);
+        });
+    }
+
+    /// Publishes other prompts, and says so.
+    pub fn set_prompts(&self, instance: &Instance, prompts: Vec<Value>) {
+        self.with(instance, |sim| {
+            sim.prompts = prompts;
             sim.listed.send_modify(|listed| *listed += 1);
         });
     }
@@ -298,7 +308,8 @@ impl Session for SimSession {
     }
 
     async fn definitions(&self) -> Result<Definitions> {
-        let (behaviour, tools) = self.sims.with(&self.instance, |sim| (sim.behaviour, sim.tools.clone()));
+        let published = |sim: &mut Sim| (sim.behaviour, sim.tools.clone(), sim.prompts.clone());
+        let (behaviour, tools, prompts) = self.sims.with(&self.instance, published);
         if behaviour == Behaviour::Wedged {
             std::future::pending::<()>().await;
         }
@@ -310,7 +321,7 @@ impl Session for SimSession {
             capabilities: json!({"tools": {}}),
             tools: tools?,
             rejected: Vec::new(),
-            prompts: Vec::new(),
+            prompts,
             resources: Vec::new(),
             resource_templates: Vec::new(),
             listed_at: clock::now(),

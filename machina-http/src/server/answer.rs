@@ -2,6 +2,7 @@
 //! caching; and the answers to requests that no handler takes.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,19 +12,22 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderName, HeaderValue, Method};
 use machina_core::Error;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::App;
 use super::failure::{Failure, Part};
+use super::metrics::{Asked, Requests};
 
 /// The header with the id of a request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Gives the request an id, renders its failure, and puts on the answer what all
-/// have. The outermost layer.
-pub(super) async fn finished(mut request: Request, next: Next) -> Response {
+/// Gives the request an id, renders its failure, puts on the answer what all
+/// have, and counts it. The outermost layer.
+pub(super) async fn finished(State(requests): State<Arc<Requests>>, mut request: Request, next: Next) -> Response {
+    let (asked, began) = (Asked::of(&request), Instant::now());
     let id = request_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let shown = id.to_str().unwrap_or_default().to_owned();
@@ -37,6 +41,7 @@ pub(super) async fn finished(mut request: Request, next: Next) -> Response {
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(REQUEST_ID, id);
+    requests.answered(&asked, response.status(), began.elapsed());
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "answered"));
     response
 }

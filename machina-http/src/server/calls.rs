@@ -17,9 +17,10 @@ use super::failure::{Failure, Part};
 use super::once::{Keyed, key_in, wrong_key};
 use super::services::named;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Named {
+#[schema(as = Call)]
+pub(super) struct Named {
     tool: ToolName,
     #[serde(default)]
     arguments: Map<String, Value>,
@@ -27,9 +28,10 @@ struct Named {
     idempotency_key: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Unnamed {
+#[schema(as = ToolCall)]
+pub(super) struct Unnamed {
     #[serde(default)]
     arguments: Map<String, Value>,
     timeout_ms: Option<u64>,
@@ -108,13 +110,13 @@ pub(super) fn options(
     Ok(CallOptions { timeout: timeout_ms.map(Duration::from_millis), idempotency_key, ..CallOptions::default() })
 }
 
-/// Carries the call in a task of its own. If the client goes away, this future is
-/// dropped and the call cancelled: the task then lives on until the instance is
-/// told and the journal written.
+/// Carries the call. If the client goes away, this future is dropped and the call
+/// cancelled: a task then sees to it that the instance is told and the journal
+/// written.
 pub(super) async fn carry(app: &App, caller: Scoped, call: ToolCall, options: CallOptions) -> Result<CallReport> {
     let _cancelled_on_drop = options.cancelled.clone().drop_guard();
     let (answer, answered) = oneshot::channel();
     let carried = async move { drop(answer.send(caller.call(&call, &options).await)) };
-    drop(app.calls.spawn("call", carried.in_current_span()));
-    answered.await.unwrap_or_else(|_| Err(Error::internal("a bug: the call panicked; the log of the server says more")))
+    app.calls.attached("call", carried.in_current_span()).await;
+    answered.await.unwrap_or_else(|_| Err(Error::unavailable("the server is closing")))
 }

@@ -27,7 +27,7 @@ pub struct ConnectRequest {
 }
 
 /// How a host is configured.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ConnectAnswer {
     /// A command that does it, for hosts that have one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ pub struct ConnectAnswer {
 }
 
 /// A part of a configuration file.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Snippet {
     /// The file that it belongs into, as its host's users know it.
     pub file: String,
@@ -53,7 +53,7 @@ pub struct Snippet {
 }
 
 /// The answer, and what it connects to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Connection {
     client: String,
     url: String,

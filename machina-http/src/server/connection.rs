@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use machina_core::quietly;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -56,7 +57,8 @@ impl Door {
         let mut draining = pin!(self.stopping.draining());
         let mut patience = Patience::begin(self.header_timeout);
         let (mut listening, mut told) = (false, false);
-        poll_fn(|cx| {
+        // The parts of a connection wake each other, and all of them are this task.
+        quietly(poll_fn(|cx| {
             // Asked once, it wakes this task; to ask it every time would cost a lock.
             if !told && (!listening || self.stopping.is_draining()) {
                 listening = true;
@@ -78,7 +80,7 @@ impl Door {
                 Awaited::Request => self.idle_timeout,
             };
             patience.poll_out(cx, (activity.awaited(), activity.requests()), limit)
-        })
+        }))
         .await;
     }
 

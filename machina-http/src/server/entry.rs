@@ -7,7 +7,7 @@ use http::header::ACCEPT;
 use serde_json::{Map, Value, json};
 
 /// What there is, and what it is.
-const ENTRIES: [(&str, &str); 26] = [
+const ENTRIES: [(&str, &str); 29] = [
     ("GET /api/v1/status", "how everything is: numbers, and what is not healthy"),
     ("GET /api/v1/services", "services, by filters and in pages; POST registers one"),
     ("GET /api/v1/services/{name}", "a service; PUT replaces it, PATCH changes it, DELETE removes it"),
@@ -34,6 +34,9 @@ const ENTRIES: [(&str, &str); 26] = [
     ("GET /v0.1/servers", "the services as the official MCP registry would list them, where the server offers it"),
     ("GET /livez", "whether the server lives"),
     ("GET /readyz", "whether it can serve; ?verbose says more"),
+    ("GET /metrics", "everything that is counted, for Prometheus"),
+    ("GET /openapi.json", "all of this as an OpenAPI document"),
+    ("GET /docs", "the same as a page"),
 ];
 
 pub(super) async fn entry(headers: HeaderMap) -> Response {

@@ -9,7 +9,7 @@ use super::failure::{Failure, Part};
 use super::services::named;
 
 /// Some entries, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct History {
     items: Vec<Entry>,
     next_cursor: Option<String>,

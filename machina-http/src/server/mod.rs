@@ -9,6 +9,7 @@ mod connect;
 mod connection;
 mod cors;
 mod discover;
+mod docs;
 mod entry;
 mod events;
 mod extensions;
@@ -19,7 +20,9 @@ mod guard;
 mod history;
 mod instances;
 mod listen;
+mod metrics;
 mod once;
+mod openapi;
 mod operate;
 mod place;
 mod services;
@@ -32,7 +35,7 @@ mod turned_down;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use machina_core::{Machina, Tasks, Timestamp};
 use tokio::sync::Semaphore;
@@ -41,7 +44,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use config::ServerConfig;
 pub use connect::{ConnectAnswer, ConnectRequest, Snippet};
 pub use extensions::Extensions;
+use metrics::Requests;
+
 pub use listen::{check_bind, serve};
+pub use openapi::document as openapi_document;
 
 /// What every handler can reach.
 #[derive(Debug, Clone)]
@@ -52,6 +58,7 @@ struct App {
     calls: Tasks,
     /// One permit for each stream of events, and for each channel.
     streams: Arc<Semaphore>,
+    requests: Arc<Requests>,
     started_at: Timestamp,
     connect: Option<extensions::Connect>,
 }
@@ -69,7 +76,7 @@ pub fn router_with(machina: Machina, config: &ServerConfig, extensions: impl Int
     let Extensions { routes, public, connect } = extensions.into();
     let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
     let (config, started_at) = (Arc::new(config.clone()), machina_core::now());
-    let app = App { machina, config, calls: Tasks::new(), streams, started_at, connect };
+    let app = App { machina, config, calls: Tasks::new(), streams, requests: Arc::default(), started_at, connect };
     let within_time = from_fn_with_state(app.clone(), answer::within_time);
     let api = resources().layer(within_time.clone()).merge(calls());
     let private = Router::new()
@@ -85,12 +92,14 @@ pub fn router_with(machina: Machina, config: &ServerConfig, extensions: impl Int
     let public = public
         .method_not_allowed_fallback(answer::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), guard::known_hosts));
-    cors::for_pages(finished(private), &app.config.cors_allowed_origins).merge(finished(public))
+    let private = cors::for_pages(finished(private, &app), &app.config.cors_allowed_origins);
+    private.merge(finished(public, &app))
 }
 
 /// Answers of one form, whatever happens.
-fn finished(router: Router) -> Router {
-    router.layer(CatchPanicLayer::custom(answer::panicked)).layer(from_fn(answer::finished))
+fn finished(router: Router, app: &App) -> Router {
+    let finished = from_fn_with_state(Arc::clone(&app.requests), answer::finished);
+    router.layer(CatchPanicLayer::custom(answer::panicked)).layer(finished)
 }
 
 fn resources() -> Router<App> {
@@ -143,6 +152,11 @@ fn entries() -> Router<App> {
     Router::new()
         .route("/", get(entry::entry))
         .route("/livez", get(status::live))
+        .route("/metrics", get(metrics::scrape))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(docs::entry))
+        .route("/docs/", get(docs::page))
+        .route("/docs/{file}", get(docs::file))
         .route("/readyz", get(status::ready))
         .route("/healthz", get(status::ready))
 }

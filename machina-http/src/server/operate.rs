@@ -11,9 +11,10 @@ use super::instances::{instance, known_instance, one};
 use super::services::changed;
 
 /// What may be said about maintenance.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Maintenance {
+pub(super) struct Maintenance {
+    #[schema(max_length = 500)]
     reason: Option<String>,
 }
 

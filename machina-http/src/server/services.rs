@@ -167,7 +167,7 @@ const SLOTS_DEFAULT: u32 = 90;
 const SLOT_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The health of a service, and how it was where that is asked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct HealthAnswer {
     #[serde(flatten)]
     health: ServiceHealth,

@@ -16,7 +16,8 @@ use super::listen::Stopping;
 const NAMED_MAX: usize = 200;
 
 /// How everything is, at one moment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ServerStatus)]
 pub(super) struct Status {
     name: &'static str,
     version: &'static str,
@@ -34,14 +35,14 @@ pub(super) struct Status {
 }
 
 /// Whether the store answers. What is shown is what it last said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct StoreStatus {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct NotHealthy {
     service: ServiceName,
     status: machina_core::Status,

@@ -9,14 +9,16 @@ use super::failure::{Failure, Part};
 /// How many tools are found when nothing is said.
 const FOUND_DEFAULT: usize = 10;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ToolSearch)]
 pub(super) struct Search {
     text: String,
     limit: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = FoundTools)]
 pub(super) struct Found {
     items: Vec<ToolReport>,
 }

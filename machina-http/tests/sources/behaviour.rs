@@ -159,7 +159,7 @@ async fn a_call_with_a_key_is_made_once() {
     ];
     for (path, body) in calls {
         let (before, body) = (server.sim.executions(&math), body.to_string());
-        let send = async || server.send("POST", path, &[("idempotency-key", "\"one\"")], Some(&body)).await;
+        let send = async || server.send("POST", path, &[("idempotency-key", path)], Some(&body)).await;
         let (first, second) = (send().await, send().await);
         assert_eq!((first.status, &first.body), (200, &second.body), "{}", first.text);
         assert_eq!(second.header("idempotency-replayed"), "true");

@@ -189,17 +189,8 @@ impl HttpConnector {
             idle_max: self.config.idle_connections_max,
             idle_timeout: self.config.idle_timeout,
         };
-        let direct = Direct::for_url(&url, limits, tasks.clone());
-        Ok(HttpLink::new(
-            self.client.clone(),
-            direct,
-            url,
-            headers,
-            secrets,
-            self.config.message_bytes_max,
-            events,
-            tasks,
-        ))
+        let ways = (self.client.clone(), Direct::for_url(&url, limits, tasks.clone()));
+        Ok(HttpLink::new(ways, url, headers, secrets, self.config.message_bytes_max, events, tasks))
     }
 
     async fn open(&self, target: &Target, endpoint: &HttpEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
-use super::link::{Dialect, Link, OnProgress, Request, Stage, meta_of, rejected, unanswered};
+use super::link::{Dialect, Link, OnAside, Request, Stage, meta_of, rejected, unanswered};
 use super::pending::{Answer, Pending};
 use super::secrets::Secrets;
 use super::wire::{self, Incoming, Object};
@@ -121,6 +121,7 @@ impl Line {
                 Incoming::Notification { method, params } if method == "notifications/progress" => {
                     self.pending.progress(params);
                 }
+                Incoming::Notification { method, params } if method == wire::LOG_MESSAGE => self.pending.log(&params),
                 Incoming::Notification { method, .. } if wire::is_change(&method) => self.events.change(),
                 Incoming::Notification { method, .. } => tracing::trace!(method, "a notification was passed over"),
             }
@@ -155,8 +156,8 @@ impl Line {
 
 #[async_trait]
 impl Link for DuplexLink {
-    async fn exchange(&self, request: Request<'_>, on_progress: OnProgress<'_>) -> Result<Value> {
-        let Request { method, mut params, dialect, stage, progress, .. } = request;
+    async fn exchange(&self, request: Request<'_>, on_aside: OnAside<'_>) -> Result<Value> {
+        let Request { method, mut params, dialect, stage, progress, logs, .. } = request;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         dialect.stamp(&mut params);
         if progress {
@@ -168,14 +169,14 @@ impl Link for DuplexLink {
             return Err(Error::invalid_field("params", detail).at(Phase::NotSent));
         }
         let line = &*self.line;
-        let mut waiter = line.pending.add(id).ok_or_else(|| line.failure(Phase::NotSent))?;
+        let mut waiter = line.pending.add(id, logs).ok_or_else(|| line.failure(Phase::NotSent))?;
         let mut guard = Cancel { line, id, stage, upstream: method != "initialize" };
         let (failed, mut failure) = oneshot::channel();
         self.enqueue(Frame { bytes, stage: Some(stage.clone()), failed: Some(failed) }).await?;
         let answer = loop {
             tokio::select! {
                 biased;
-                Some(report) = waiter.progress.recv() => on_progress(report),
+                Some(aside) = waiter.asides.recv() => on_aside(aside),
                 answer = &mut waiter.answer => break answer,
                 Ok(error) = &mut failure => {
                     guard.upstream = false;
@@ -202,6 +203,10 @@ impl Link for DuplexLink {
 
     async fn follow(&self, _: &Dialect) {
         // What a server says outside of an answer arrives on the same stream.
+    }
+
+    fn secrets(&self) -> &Secrets {
+        &self.line.secrets
     }
 
     fn stderr_tail(&self) -> String {

@@ -11,14 +11,19 @@ use tokio::time::{Instant, sleep_until};
 /// The shortest and the longest time between two notices of a change. Some servers
 /// announce one each time that they are listed, and are listed at each notice.
 const GAPS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// How many notices in a row are given after the shortest time: a server whose lists
+/// do change, several times within a few seconds, is no such server.
+const PROMPT_NOTICES: u32 = 8;
 /// How long a server must announce nothing to be believed at once again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How often notices of a change are given: the gap doubles with each one, until
-/// the server was quiet.
+/// How often notices of a change are given: after the first few, the gap doubles
+/// with each one, until the server was quiet.
 #[derive(Debug, Default)]
 struct Pace {
     gap: Duration,
+    /// Notices since the server was quiet.
+    count: u32,
     announced: Option<Instant>,
     noticed: Option<Instant>,
 }
@@ -27,13 +32,15 @@ impl Pace {
     fn announce(&mut self, now: Instant) {
         // An announcement that follows a notice may be the echo of being listed.
         if self.announced.max(self.noticed).is_none_or(|last| now.duration_since(last) >= QUIET) {
-            self.gap = Duration::ZERO;
+            (self.gap, self.count) = (Duration::ZERO, 0);
         }
         self.announced = Some(now);
     }
 
     fn notice(&mut self, now: Instant) {
-        self.gap = (self.gap * 2).clamp(GAPS.0, GAPS.1);
+        self.count = self.count.saturating_add(1);
+        let gap = if self.count < PROMPT_NOTICES { GAPS.0 } else { self.gap * 2 };
+        self.gap = gap.clamp(GAPS.0, GAPS.1);
         self.noticed = Some(now);
     }
 
@@ -141,15 +148,16 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
             events.change();
         }
-        assert_eq!(notices[..6], [0, 500, 1_500, 3_500, 7_500, 15_500]);
+        assert_eq!(notices[..8], [0, 500, 1_000, 1_500, 2_000, 2_500, 3_000, 3_500]);
+        assert_eq!(notices[8..12], [4_500, 6_500, 10_500, 18_500]);
         assert_eq!(notices[notices.len() - 1] - notices[notices.len() - 2], 60_000);
-        assert!(notices.len() < 20, "{notices:?}");
+        assert!(notices.len() < 30, "{notices:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_a_quiet_minute_a_change_is_believed_at_once_again() {
         let events = Events::new();
-        for _ in 0..8 {
+        for _ in 0..16 {
             events.change();
             events.next().await;
         }

@@ -84,7 +84,8 @@ pub(crate) async fn initialize(link: &dyn Link) -> Result<Greeting> {
 
 async fn ask(link: &dyn Link, method: &str, params: Object, dialect: &Dialect) -> Result<Value> {
     let stage = Arc::<Stage>::default();
-    let request = Request { method, params, dialect, stage: &stage, progress: false, param_headers: Vec::new() };
+    let request =
+        Request { method, params, dialect, stage: &stage, progress: false, logs: false, param_headers: Vec::new() };
     let result = link.exchange(request, &mut |_| {}).await?;
     if !result.is_object() {
         return Err(Error::rejected(format!("the answer to {method} is not an object")).at(Phase::Answered));

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::http_link::{Peer, is_empty_success};
 use super::http_response::Received;
-use super::link::{Dialect, OnProgress, rejected, shortened, unanswered};
+use super::link::{Aside, Dialect, OnAside, rejected, shortened, unanswered};
 use super::sse::{Event, Parser};
 use super::wire::{self, Incoming, RpcError};
 
@@ -39,14 +39,14 @@ struct Position {
 
 impl Answers<'_> {
     /// The result that `response` carries.
-    pub(super) async fn answer(&self, response: Received, on_progress: OnProgress<'_>) -> Result<Value> {
+    pub(super) async fn answer(&self, response: Received, on_aside: OnAside<'_>) -> Result<Value> {
         if response.is_stream() {
-            return self.of_stream(response, on_progress).await;
+            return self.of_stream(response, on_aside).await;
         }
         let (status, kind) = (response.status(), response.content_type().to_owned());
         if kind.starts_with("application/json") && !is_empty_success(status) {
             let body = self.body(response).await?;
-            let answer = Incoming::parse(&body).into_iter().find_map(|message| self.take(message, on_progress));
+            let answer = Incoming::parse(&body).into_iter().find_map(|message| self.take(message, on_aside));
             return answer.unwrap_or_else(|| Err(self.without_answer("its body is no answer")));
         }
         let kind = shortened(&self.peer.secrets.mask(kind));
@@ -72,10 +72,10 @@ impl Answers<'_> {
         Ok(body)
     }
 
-    async fn of_stream(&self, mut response: Received, on_progress: OnProgress<'_>) -> Result<Value> {
+    async fn of_stream(&self, mut response: Received, on_aside: OnAside<'_>) -> Result<Value> {
         let mut position = Position::default();
         for _ in 0..=RESUMES_MAX {
-            let broken = match self.stream(response, &mut position, on_progress).await {
+            let broken = match self.stream(response, &mut position, on_aside).await {
                 Ok(Some(answer)) => return answer,
                 Ok(None) => self.without_answer("its stream ended"),
                 Err(error) => error,
@@ -96,7 +96,7 @@ impl Answers<'_> {
         &self,
         mut response: Received,
         position: &mut Position,
-        on_progress: OnProgress<'_>,
+        on_aside: OnAside<'_>,
     ) -> Result<Option<Result<Value>>> {
         let mut parser = Parser::new(self.peer.message_bytes_max);
         let mut events = Vec::new();
@@ -106,7 +106,7 @@ impl Answers<'_> {
                 position.last_id = id.or(position.last_id.take());
                 position.retry = retry_ms.map(Duration::from_millis).or(position.retry);
                 for message in Incoming::parse(data.unwrap_or_default().as_bytes()) {
-                    if let Some(answer) = self.take(message, on_progress) {
+                    if let Some(answer) = self.take(message, on_aside) {
                         return Ok(Some(answer));
                     }
                 }
@@ -117,7 +117,7 @@ impl Answers<'_> {
     }
 
     /// Handles one message; the answer to our request is handed on.
-    fn take(&self, message: Incoming, on_progress: OnProgress<'_>) -> Option<Result<Value>> {
+    fn take(&self, message: Incoming, on_aside: OnAside<'_>) -> Option<Result<Value>> {
         match message {
             Incoming::Response { id, outcome } if id.is_none_or(|id| id == self.id) => {
                 return Some(outcome.map_err(|error| self.rejected(&error)));
@@ -132,9 +132,10 @@ impl Answers<'_> {
             Incoming::Notification { method, params } if method == "notifications/progress" => {
                 let token = &params["progressToken"];
                 if token.as_u64().or_else(|| token.as_str()?.parse().ok()) == Some(self.id) {
-                    on_progress(params);
+                    on_aside(Aside::Progress(params));
                 }
             }
+            Incoming::Notification { method, params } if method == wire::LOG_MESSAGE => on_aside(Aside::Log(params)),
             Incoming::Notification { method, .. } if wire::is_change(&method) => self.peer.events.change(),
             Incoming::Notification { .. } => {}
         }

@@ -22,7 +22,7 @@ use super::events::Events;
 use super::http_answer::Answers;
 use super::http_direct::{Broken, Direct};
 use super::http_response::{NotReceived, Received};
-use super::link::{Dialect, Link, Misses, OnProgress, Request, meta_of, unanswered};
+use super::link::{Dialect, Link, Misses, OnAside, Request, meta_of, unanswered};
 use super::param_headers::name_of;
 use super::secrets::Secrets;
 use super::status::{Refusal, retry_after};
@@ -69,8 +69,7 @@ pub(super) struct Peer {
 
 impl HttpLink {
     pub(crate) fn new(
-        client: Client,
-        direct: Option<Arc<Direct>>,
+        (client, direct): (Client, Option<Arc<Direct>>),
         url: Url,
         headers: HeaderMap,
         secrets: Secrets,
@@ -96,9 +95,9 @@ impl HttpLink {
 
 #[async_trait]
 impl Link for HttpLink {
-    async fn exchange(&self, request: Request<'_>, on_progress: OnProgress<'_>) -> Result<Value> {
+    async fn exchange(&self, request: Request<'_>, on_aside: OnAside<'_>) -> Result<Value> {
         let peer = &self.0;
-        let Request { method, mut params, dialect, stage, progress, param_headers } = request;
+        let Request { method, mut params, dialect, stage, progress, param_headers, .. } = request;
         if let Some(reason) = peer.events.closed() {
             return Err(unanswered(reason.message(), Phase::NotSent));
         }
@@ -133,7 +132,7 @@ impl Link for HttpLink {
                 session.set_sensitive(true);
                 let _ = peer.session.set(session);
             }
-            Answers { peer, dialect, id, method }.answer(response, on_progress).await
+            Answers { peer, dialect, id, method }.answer(response, on_aside).await
         };
         let answer = answer.await;
         // An answer of any kind, or nothing sent: there is nothing to cancel.
@@ -175,6 +174,10 @@ impl Link for HttpLink {
             let lasted = begun.elapsed() > LISTEN_PAUSES.1;
             pause = if lasted { LISTEN_PAUSES.0 } else { (pause * 2).min(LISTEN_PAUSES.1) };
         }
+    }
+
+    fn secrets(&self) -> &Secrets {
+        &self.0.secrets
     }
 
     fn stderr_tail(&self) -> String {

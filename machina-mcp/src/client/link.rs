@@ -75,6 +75,8 @@ pub(crate) struct Request<'a> {
     pub(crate) stage: &'a std::sync::Arc<Stage>,
     /// Whether the server is asked to report progress.
     pub(crate) progress: bool,
+    /// Whether what the server logs meanwhile is wanted.
+    pub(crate) logs: bool,
     /// Headers that repeat arguments (`Mcp-Param-*`); only for HTTP.
     pub(crate) param_headers: Vec<(String, String)>,
 }
@@ -112,15 +114,25 @@ impl Stage {
     }
 }
 
-/// Takes the `params` of each `notifications/progress` of a request.
-pub(crate) type OnProgress<'a> = &'a mut (dyn FnMut(Value) + Send);
+/// What a server says about a request before it answers: the parameters of a
+/// notification.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Aside {
+    /// `notifications/progress`.
+    Progress(Value),
+    /// `notifications/message`.
+    Log(Value),
+}
+
+/// Takes what a server says before it answers.
+pub(crate) type OnAside<'a> = &'a mut (dyn FnMut(Aside) + Send);
 
 /// A connection to one server. Dropping the future of an exchange cancels the
 /// request upstream.
 #[async_trait]
 pub(crate) trait Link: fmt::Debug + Send + Sync + 'static {
     /// Sends a request and waits for its result. Every error carries a phase.
-    async fn exchange(&self, request: Request<'_>, on_progress: OnProgress<'_>) -> Result<Value>;
+    async fn exchange(&self, request: Request<'_>, on_aside: OnAside<'_>) -> Result<Value>;
 
     /// Sends a notification.
     async fn notify(&self, method: &str, params: &Object, dialect: &Dialect) -> Result<()>;
@@ -128,6 +140,9 @@ pub(crate) trait Link: fmt::Debug + Send + Sync + 'static {
     /// Follows what a server with a handshake says outside of any answer, for as
     /// long as there is anything to follow.
     async fn follow(&self, dialect: &Dialect);
+
+    /// What the server was told in confidence.
+    fn secrets(&self) -> &Secrets;
 
     /// What the process wrote to stderr of late.
     fn stderr_tail(&self) -> String;
@@ -147,9 +162,18 @@ pub(crate) fn rejected(method: &str, error: &RpcError, era: Era, secrets: &Secre
         era == Era::Modern && [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION].contains(&error.code);
     let phase = if refused { Phase::Refused } else { Phase::Answered };
     let message = shortened(&secrets.mask(error.message.clone()));
-    Error::rejected(format!("{method} was answered with error {}: {message}", error.code))
-        .at(phase)
-        .with(|c| c.upstream_code = Some(error.code))
+    Error::rejected(format!("{method} was answered with error {}: {message}", error.code)).at(phase).with(|c| {
+        c.upstream_code = Some(error.code);
+        c.upstream_data = error.data.as_ref().and_then(|data| passed_on(data, secrets));
+    })
+}
+
+/// The longest `data` of an error that is passed on, in bytes of JSON.
+const DATA_BYTES_MAX: usize = 16 * 1024;
+
+/// What a server added to an error, without `secrets`, if it is short enough.
+fn passed_on(data: &Value, secrets: &Secrets) -> Option<Value> {
+    (data.to_string().len() <= DATA_BYTES_MAX).then(|| secrets.masked(data))
 }
 
 /// The failure of a request that got no answer, by how far it had come.
@@ -249,7 +273,7 @@ mod tests {
     fn a_wrong_header_was_refused_and_bad_arguments_were_answered() {
         let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
         let error = |code, era| {
-            let error = RpcError { code, message: "no\u{7} hunter2-hunter2".into() };
+            let error = RpcError { code, message: "no\u{7} hunter2-hunter2".into(), data: None };
             rejected("tools/call", &error, era, &secrets)
         };
         for code in [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION] {
@@ -265,8 +289,21 @@ mod tests {
     #[test]
     fn a_secret_is_masked_before_the_text_is_cut() {
         let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
-        let error = RpcError { code: 1, message: format!("{}hunter2-hunter2", "x".repeat(493)) };
+        let error = RpcError { code: 1, message: format!("{}hunter2-hunter2", "x".repeat(493)), data: None };
         assert!(!rejected("tools/call", &error, Era::Legacy, &secrets).message().contains("hunter"));
+    }
+
+    #[test]
+    fn what_an_error_adds_is_kept_without_secrets_unless_it_is_long() {
+        let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
+        let data_of = |data: Value| {
+            let error = RpcError { code: -32021, message: "no".into(), data: Some(data) };
+            rejected("tools/call", &error, Era::Modern, &secrets).context().upstream_data.clone()
+        };
+        let data = json!({"z": ["is hunter2-hunter2"], "hunter2-hunter2": {"a": 1}});
+        assert_eq!(data_of(data).unwrap().to_string(), r#"{"z":["is ********"],"********":{"a":1}}"#);
+        assert!(data_of(json!("x".repeat(DATA_BYTES_MAX - 2))).is_some());
+        assert_eq!(data_of(json!("x".repeat(DATA_BYTES_MAX - 1))), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod http_link;
 mod http_response;
 pub(crate) mod lines;
 mod link;
-mod param_headers;
+pub(crate) mod param_headers;
 mod pending;
 mod ring;
 mod secrets;

@@ -18,6 +18,20 @@ pub(crate) struct ParamHeader {
     header: String,
 }
 
+impl ParamHeader {
+    /// The name of the header.
+    pub(crate) fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// The argument, if it is there and a header can carry it.
+    pub(crate) fn argument<'a>(&self, arguments: &'a Object) -> Option<&'a Value> {
+        let (first, rest) = self.path.split_first()?;
+        let argument = rest.iter().try_fold(arguments.get(first)?, |value, key| value.get(key))?;
+        matches!(argument, Value::String(_) | Value::Bool(_) | Value::Number(_)).then_some(argument)
+    }
+}
+
 /// The marks of an input schema: those on properties, and on properties of properties.
 pub(crate) fn of_schema(schema: &Value) -> Vec<ParamHeader> {
     let mut found = Vec::new();
@@ -41,15 +55,10 @@ fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Vec<ParamHeader>)
 pub(crate) fn values(headers: &[ParamHeader], arguments: &Object) -> Vec<(String, String)> {
     headers
         .iter()
-        .filter_map(|ParamHeader { path, header }| {
-            let (first, rest) = path.split_first()?;
-            let argument = rest.iter().try_fold(arguments.get(first)?, |value, key| value.get(key))?;
-            let text = match argument {
-                Value::String(text) => text.clone(),
-                Value::Bool(_) | Value::Number(_) => argument.to_string(),
-                _ => return None,
-            };
-            Some((header.clone(), encoded(&text)))
+        .filter_map(|marked| {
+            let argument = marked.argument(arguments)?;
+            let text = argument.as_str().map_or_else(|| encoded(&argument.to_string()), encoded);
+            Some((marked.header.clone(), text))
         })
         .collect()
 }

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue};
 use machina_core::Sensitive;
+use serde_json::Value;
 use url::Url;
 
 /// Texts that must never be shown, the longest first. Its `Debug` shows how many, not which.
@@ -38,6 +39,18 @@ impl Secrets {
             }
         }
         text
+    }
+
+    /// `value` with every secret masked, in its keys too.
+    pub(crate) fn masked(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => self.mask(text.clone()).into(),
+            Value::Array(items) => items.iter().map(|item| self.masked(item)).collect(),
+            Value::Object(members) => {
+                members.iter().map(|(key, member)| (self.mask(key.clone()), self.masked(member))).collect()
+            }
+            other => other.clone(),
+        }
     }
 
     /// How many bytes at the front of `bytes`, which were cut there, may be the

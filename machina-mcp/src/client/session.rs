@@ -7,21 +7,26 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use machina_core::{
-    CallContext, Definitions, Era, Error, ErrorKind, Notice, Phase, Progress, Result, Session, Tasks, ToolResult,
+    CallContext, Definitions, Era, Error, ErrorKind, LOG_LEVEL, Notice, Phase, Progress, Result, Session, Tasks,
+    ToolResult,
 };
 use serde_json::{Map, Value};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{OnceCell, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::definitions::{Lister, list_all};
 use super::events::Events;
 use super::handshake::Greeting;
-use super::link::{Link, Misses, Request, Stage, meta_of, shown, too_late, unanswered};
+use super::link::{Aside, Link, Misses, Request, Stage, meta_of, shown, too_late, unanswered};
 use super::param_headers::{self, ParamHeader};
 use super::wire::{HEADER_MISMATCH, METHOD_NOT_FOUND, Object};
 
 /// How long a server may take for one page of a list.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server may take to accept the level of its log.
+const LEVEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The level from which on everything is logged.
+const LOWEST_LEVEL: &str = "debug";
 /// How long the tasks of a closed session may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(2);
 /// The first and the longest pause before subscribing again.
@@ -36,6 +41,8 @@ pub(crate) struct McpSession {
     tasks: Tasks,
     /// Which arguments of which tools are repeated in headers (stateless HTTP only).
     param_headers: Mutex<HashMap<String, Vec<ParamHeader>>>,
+    /// The server was asked to log (older era), or cannot be.
+    logging: OnceCell<()>,
 }
 
 impl McpSession {
@@ -43,7 +50,7 @@ impl McpSession {
     pub(crate) fn open(link: Arc<dyn Link>, greeting: Greeting, events: Arc<Events>, tasks: Tasks) -> Arc<Self> {
         let greeting = Arc::new(greeting);
         tasks.spawn("mcp-follow", follow(link.clone(), greeting.clone(), events.clone()));
-        Arc::new(Self { link, greeting, events, tasks, param_headers: Mutex::default() })
+        Arc::new(Self { link, greeting, events, tasks, param_headers: Mutex::default(), logging: OnceCell::new() })
     }
 
     /// Sends a request within the limits of `context`.
@@ -57,11 +64,32 @@ impl McpSession {
         if !context.meta.is_empty() {
             meta_of(&mut params).extend(context.meta.clone());
         }
+        if context.log.is_some() {
+            // Apart, so that requests which want none are no larger for it.
+            Box::pin(async {
+                tokio::select! {
+                    () = self.ask_for_logs(&mut params) => {}
+                    () = context.cancelled.cancelled() => {}
+                    () = sleep_until(context.deadline) => {}
+                }
+            })
+            .await;
+        }
         let stage = Arc::<Stage>::default();
         let active = watch::Sender::new(Instant::now());
         let mut furthest = f64::NEG_INFINITY;
         let mut committed = false;
-        let mut on_progress = |params: Value| {
+        let mut on_aside = |aside: Aside| {
+            let params = match aside {
+                Aside::Progress(params) => params,
+                // A log is no sign of progress, and may be told again by another attempt.
+                Aside::Log(params) => {
+                    if let Some(sink) = &context.log {
+                        sink(self.link.secrets().masked(&params));
+                    }
+                    return;
+                }
+            };
             active.send_replace(Instant::now());
             let Some(sink) = &context.progress else { return };
             // Progress only ever grows; a report that steps back is not passed on.
@@ -77,9 +105,10 @@ impl McpSession {
             dialect: &self.greeting.dialect,
             stage: &stage,
             progress: context.progress.is_some() || context.idle_timeout.is_some(),
+            logs: context.log.is_some(),
             param_headers: hints,
         };
-        let exchange = self.link.exchange(request, &mut on_progress);
+        let exchange = self.link.exchange(request, &mut on_aside);
         let result = tokio::select! {
             biased;
             result = exchange => result,
@@ -89,6 +118,42 @@ impl McpSession {
             limit = limit_reached(context, active.subscribe()) => Err(too_late(method, &limit, stage.phase())),
         };
         result.map_err(|error| if committed { error.at(Phase::Committed) } else { error })
+    }
+
+    /// Lets the server log: from the level on that `params` name, where it takes
+    /// one with each request; else from the lowest on, once for the whole session.
+    async fn ask_for_logs(&self, params: &mut Object) {
+        let Greeting { dialect, capabilities, .. } = &*self.greeting;
+        if dialect.era == Era::Modern {
+            meta_of(params).entry(LOG_LEVEL).or_insert_with(|| LOWEST_LEVEL.into());
+            return;
+        }
+        // It says nothing to a server of this era.
+        meta_of(params).shift_remove(LOG_LEVEL);
+        if !capabilities["logging"].is_object() {
+            return;
+        }
+        let ask = || async {
+            let stage = Arc::<Stage>::default();
+            let params = Object::from_iter([("level".to_owned(), LOWEST_LEVEL.into())]);
+            let request = Request {
+                method: "logging/setLevel",
+                params,
+                dialect,
+                stage: &stage,
+                progress: false,
+                logs: false,
+                param_headers: Vec::new(),
+            };
+            let answer = timeout(LEVEL_TIMEOUT, self.link.exchange(request, &mut |_| {})).await;
+            match answer {
+                Ok(Err(error)) if error.context().upstream_code.is_none() => Err(()),
+                // A server that says no is not asked again, nor is one that says nothing.
+                _ => Ok(()),
+            }
+        };
+        // Without logs the call is as good; a broken connection it will meet itself.
+        let _ = self.logging.get_or_try_init(ask).await;
     }
 
     fn hints(&self, tool: &str, arguments: &Object) -> Vec<(String, String)> {
@@ -167,6 +232,7 @@ async fn subscribe(link: &dyn Link, greeting: &Greeting, events: &Events) {
             dialect: &greeting.dialect,
             stage: &stage,
             progress: false,
+            logs: false,
             param_headers: Vec::new(),
         };
         match link.exchange(request, &mut |_| {}).await {

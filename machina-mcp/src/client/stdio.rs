@@ -18,7 +18,7 @@ use super::child::{Patience, Process, Program, Streams};
 use super::config::StdioConfig;
 use super::events::Events;
 use super::lines::{Line, Lines};
-use super::link::{Dialect, Link, OnProgress, Request, Stage, meta_of, rejected, shown, unanswered};
+use super::link::{Dialect, Link, OnAside, Request, Stage, meta_of, rejected, shown, unanswered};
 use super::pending::{Answer, Pending};
 use super::ring::Ring;
 use super::secrets::Secrets;
@@ -177,8 +177,8 @@ impl StdioLink {
 
 #[async_trait]
 impl Link for StdioLink {
-    async fn exchange(&self, request: Request<'_>, on_progress: OnProgress<'_>) -> Result<Value> {
-        let Request { method, mut params, dialect, stage, progress, .. } = request;
+    async fn exchange(&self, request: Request<'_>, on_aside: OnAside<'_>) -> Result<Value> {
+        let Request { method, mut params, dialect, stage, progress, logs, .. } = request;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         dialect.stamp(&mut params);
         if progress {
@@ -189,13 +189,13 @@ impl Link for StdioLink {
             let detail = format!("must fit into {} bytes, has {}", self.message_bytes_max, bytes.len());
             return Err(Error::invalid_field("params", detail).at(Phase::NotSent));
         }
-        let mut waiter = self.shared.pending.add(id).ok_or_else(|| self.failure(Phase::NotSent))?;
+        let mut waiter = self.shared.pending.add(id, logs).ok_or_else(|| self.failure(Phase::NotSent))?;
         let mut guard = Cancel { shared: &self.shared, id, stage, upstream: method != "initialize" };
         self.enqueue(bytes, Some(stage.clone())).await?;
         let answer = loop {
             tokio::select! {
                 biased;
-                Some(report) = waiter.progress.recv() => on_progress(report),
+                Some(aside) = waiter.asides.recv() => on_aside(aside),
                 answer = &mut waiter.answer => break answer,
             }
         };
@@ -218,6 +218,10 @@ impl Link for StdioLink {
 
     async fn follow(&self, _dialect: &Dialect) {
         // What a child says outside of an answer arrives on the same stream.
+    }
+
+    fn secrets(&self) -> &Secrets {
+        self.shared.stderr.secrets()
     }
 
     fn stderr_tail(&self) -> String {
@@ -345,6 +349,7 @@ impl Shared {
             Incoming::Notification { method, params } if method == "notifications/progress" => {
                 self.pending.progress(params);
             }
+            Incoming::Notification { method, params } if method == wire::LOG_MESSAGE => self.pending.log(&params),
             Incoming::Notification { method, .. } if wire::is_change(&method) => self.events.change(),
             Incoming::Notification { method, .. } => tracing::trace!(method, "a notification was passed over"),
         }

@@ -17,6 +17,9 @@ pub(crate) const MISSING_CAPABILITY: i64 = -32021;
 /// MCP 2026-07-28: the protocol version is not supported.
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 
+/// A notification that carries a line of a server's log.
+pub(crate) const LOG_MESSAGE: &str = "notifications/message";
+
 /// The error member of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RpcError {
@@ -24,6 +27,8 @@ pub(crate) struct RpcError {
     pub(crate) code: i64,
     /// What the server says went wrong.
     pub(crate) message: String,
+    /// What it adds for programs.
+    pub(crate) data: Option<Value>,
 }
 
 /// One message from a server.
@@ -62,20 +67,22 @@ impl Incoming {
         }
         let id = id.as_ref().and_then(our_id);
         if let Some(error) = message.remove("error").filter(|e| !e.is_null()) {
-            return Some(Self::Response { id, outcome: Err(RpcError::from_value(&error)) });
+            return Some(Self::Response { id, outcome: Err(RpcError::from_value(error)) });
         }
         message.remove("result").map(|result| Self::Response { id, outcome: Ok(result) })
     }
 }
 
 impl RpcError {
-    fn from_value(error: &Value) -> Self {
+    fn from_value(mut error: Value) -> Self {
         let message = match error.get("message") {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
             None => "the server gave no message".to_owned(),
         };
-        Self { code: error.get("code").and_then(Value::as_i64).unwrap_or_default(), message }
+        let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
+        let data = error.get_mut("data").map(Value::take).filter(|data| !data.is_null());
+        Self { code, message, data }
     }
 }
 
@@ -194,13 +201,16 @@ mod tests {
         );
         assert_eq!(
             parse(
-                r#"[{"jsonrpc":"2.0","id":"3","error":{"code":-32602,"message":"no"}},{"jsonrpc":"2.0","id":null,"error":{}}]"#
+                r#"[{"jsonrpc":"2.0","id":"3","error":{"code":-32602,"message":"no","data":[1]}},{"jsonrpc":"2.0","id":null,"error":{}}]"#
             ),
             [
-                Incoming::Response { id: Some(3), outcome: Err(RpcError { code: -32602, message: "no".into() }) },
+                Incoming::Response {
+                    id: Some(3),
+                    outcome: Err(RpcError { code: -32602, message: "no".into(), data: Some(json!([1])) })
+                },
                 Incoming::Response {
                     id: None,
-                    outcome: Err(RpcError { code: 0, message: "the server gave no message".into() })
+                    outcome: Err(RpcError { code: 0, message: "the server gave no message".into(), data: None })
                 },
             ]
         );

@@ -1,6 +1,7 @@
 //! One entry of the registry: the server as anyone may install it, and what this
 //! registry says about it, with evidence of whether it lives.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use machina_core::{AdminState, Departed, Scoped, ServiceHealth, ServiceView};
@@ -69,14 +70,11 @@ impl Listed {
         Self { position, what: What::Service(view) }
     }
 
-    /// What is remembered of a service, unless its name is taken again.
-    pub(super) fn gone(departed: Departed, names: &Names<'_>) -> Option<Self> {
-        let name = names.of(&departed.name);
-        if names.find(&name).is_some() {
-            return None;
-        }
+    /// What is remembered of a service.
+    pub(super) fn gone(departed: Departed, names: &Names<'_>) -> Self {
         let version = departed.version.unwrap_or_else(|| "0.0.0".to_owned());
-        Some(Self { position: Position { updated_at: departed.at, name, version }, what: What::Gone })
+        let position = Position { updated_at: departed.at, name: names.of(&departed.name), version };
+        Self { position, what: What::Gone }
     }
 
     /// Whether the entry is one of those that `filter` asks for.
@@ -143,9 +141,16 @@ fn health(view: &ServiceView) -> Value {
     })
 }
 
-/// Every entry that `scoped` may see, those of `departed` included.
+/// Every entry that `scoped` may see, with those of `departed` whose names are
+/// not taken again.
 pub(super) fn all(scoped: &Scoped, names: &Names<'_>, departed: Vec<Departed>) -> Vec<Listed> {
     let (_, services) = scoped.snapshot();
-    let gone = departed.into_iter().filter_map(|departed| Listed::gone(departed, names));
-    services.into_iter().map(|view| Listed::service(view, names)).chain(gone).collect()
+    let mut entries: Vec<_> = services.into_iter().map(|view| Listed::service(view, names)).collect();
+    let taken: HashSet<String> = match departed.is_empty() {
+        true => HashSet::new(),
+        false => entries.iter().map(|entry| entry.position.name.clone()).collect(),
+    };
+    let gone = departed.into_iter().map(|departed| Listed::gone(departed, names));
+    entries.extend(gone.filter(|entry| !taken.contains(&entry.position.name)));
+    entries
 }

@@ -77,7 +77,7 @@ impl Listing<'_> {
         let found = match registered {
             None if include_deleted => {
                 let departed = self.tombstones.of(self.scoped).await?;
-                let mut gone = departed.into_iter().filter_map(|departed| Listed::gone(departed, &self.names));
+                let mut gone = departed.into_iter().map(|departed| Listed::gone(departed, &self.names));
                 gone.find(|entry| entry.position.name == name)
             }
             found => found.filter(|entry| include_deleted || !entry.is_deleted()),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::changes::{Feed, Kinds, Told, tellable};
 use super::gateway::{Answer, Gateway, Outbox, Outgoing};
 use super::in_flight::{Flight, InFlight};
+use super::logging::LogLevel;
 use super::protocol;
 use super::rpc::{self, Fault, INVALID_REQUEST, Message, Rejected, Request};
 use super::subscriptions::Subscription;
@@ -62,7 +63,7 @@ where
     let (outbox, queue) = mpsc::channel(OUTBOX_MAX);
     let tellable = tellable(&gateway).await;
     let mut connection = Connection {
-        gateway: gateway.telling(tellable),
+        gateway: gateway.telling(tellable).logging(LogLevel::default()),
         outbox,
         running: Running::default(),
         ending: CancellationToken::new(),

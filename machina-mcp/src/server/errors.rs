@@ -5,7 +5,9 @@ use http::StatusCode;
 use machina_core::{Era, Error, ErrorKind, Outcome};
 use serde_json::{Value, json};
 
-use super::rpc::{Fault, INTERNAL_ERROR, INVALID_PARAMS, Object, RESOURCE_NOT_FOUND, SERVER_ERROR, object};
+use super::rpc::{
+    Fault, INTERNAL_ERROR, INVALID_PARAMS, MISSING_CAPABILITY, Object, RESOURCE_NOT_FOUND, SERVER_ERROR, object,
+};
 
 /// What a kind of error is, in each of the languages that hosts understand.
 struct Mapped {
@@ -54,12 +56,16 @@ pub(crate) fn tool_result(error: &Error) -> Object {
 
 /// The same for a tool of a service: what structured content it may have is for
 /// its own output schema to say, so the error goes into `_meta`. The tools that
-/// advice names are not there.
-pub(crate) fn upstream_result(error: &Error) -> Object {
+/// advice names are not there. That the service wants a capability which hosts
+/// declare is for the program and not for the model: a fault.
+pub(crate) fn upstream_result(error: &Error, era: Era) -> Result<Object, Fault> {
+    if let Some(fault) = lacking(error, era) {
+        return Err(fault);
+    }
     let mut result = told(error, "");
     result.insert("_meta".to_owned(), json!({ "dev.machina/error": details(error) }));
     result.insert("isError".to_owned(), true.into());
-    result
+    Ok(result)
 }
 
 fn told(error: &Error, advice: &str) -> Object {
@@ -75,6 +81,9 @@ fn details(error: &Error) -> Value {
 
 /// The JSON-RPC error of a request that is no tool call.
 pub(crate) fn fault(error: &Error, era: Era) -> Fault {
+    if let Some(fault) = lacking(error, era) {
+        return fault;
+    }
     let code = match (error.kind(), era) {
         (ErrorKind::NotFound, Era::Legacy) => RESOURCE_NOT_FOUND,
         (ErrorKind::Rejected, _) => upstream_code(error, era).unwrap_or(SERVER_ERROR),
@@ -82,6 +91,18 @@ pub(crate) fn fault(error: &Error, era: Era) -> Fault {
     };
     let data = json!({"code": error.kind().code(), "context": error.context()});
     Fault { data: Some(Box::new(data)), ..Fault::new(code, error.message()) }
+}
+
+/// The fault of a request that its service refuses because a capability of the
+/// host is missing, in the words of the service: which one, is in its data.
+fn lacking(error: &Error, era: Era) -> Option<Fault> {
+    let context = error.context();
+    let missing = era == Era::Modern && context.upstream_code == Some(MISSING_CAPABILITY);
+    let fault = || Fault {
+        data: context.upstream_data.clone().filter(Value::is_object).map(Box::new),
+        ..Fault::malformed(MISSING_CAPABILITY, error.message())
+    };
+    missing.then(fault)
 }
 
 /// What the upstream said, where it is about what was asked for and not about
@@ -143,10 +164,31 @@ mod tests {
     }
 
     #[test]
+    fn a_capability_that_is_missing_is_a_fault_in_the_stateless_era_only() {
+        let data = json!({"requiredCapabilities": {"sampling": {}}});
+        let of = |data: Option<Value>| {
+            Error::rejected("no sampling").with(|context| {
+                context.upstream_code = Some(MISSING_CAPABILITY);
+                context.upstream_data = data;
+            })
+        };
+        let error = of(Some(data.clone()));
+        for told in [fault(&error, Era::Modern), upstream_result(&error, Era::Modern).unwrap_err()] {
+            assert_eq!((told.code, told.malformed), (MISSING_CAPABILITY, true));
+            assert_eq!(told.data.as_deref(), Some(&data));
+        }
+        assert_eq!(fault(&of(Some(json!("odd"))), Era::Modern).data, None);
+        assert_eq!(upstream_result(&error, Era::Legacy).unwrap()["isError"], true);
+        assert_eq!(fault(&error, Era::Legacy).code, SERVER_ERROR);
+        let other = of(None).with(|context| context.upstream_code = Some(INVALID_PARAMS));
+        assert!(upstream_result(&other, Era::Modern).is_ok(), "an error of the tool is for the model");
+    }
+
+    #[test]
     fn advice_is_given_where_the_tools_are_that_it_names() {
         let missing = Error::not_found("no such tool");
         assert!(tool_result(&missing)["content"][0]["text"].as_str().unwrap().contains("find_tool"));
-        let flat = upstream_result(&missing);
+        let flat = upstream_result(&missing, Era::Modern).unwrap();
         assert_eq!(flat["content"][0]["text"], "not_found: no such tool");
         assert_eq!(
             (&flat["_meta"]["dev.machina/error"]["code"], flat.get("structuredContent")),

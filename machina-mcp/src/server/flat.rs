@@ -12,6 +12,7 @@ use super::exposure::ToolPrefix;
 use super::flat_names::{Original, names};
 use super::listing::{Listing, Renamed};
 use super::rpc::Object;
+use crate::client::param_headers::{self, ParamHeader};
 
 /// The tools that one audience sees at one revision.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct ToolTable {
 pub(super) struct Entry {
     pub(super) service: ServiceName,
     pub(super) tool: Arc<Tool>,
+    /// The arguments that hosts repeat in headers, if there are any.
+    pub(super) marked: Option<Arc<[ParamHeader]>>,
 }
 
 impl ToolTable {
@@ -49,7 +52,9 @@ impl ToolTable {
             let empty = Object::new();
             let definition = tool.definition().as_object().unwrap_or(&empty);
             listing.push(service, *place, &Renamed { definition, key: "name", value: &name });
-            by_name.insert(name, Entry { service: (*service).clone(), tool: Arc::clone(tool) });
+            let marked = param_headers::of_schema(tool.input_schema());
+            let marked = Some(marked).filter(|marked| !marked.is_empty()).map(Arc::from);
+            by_name.insert(name, Entry { service: (*service).clone(), tool: Arc::clone(tool), marked });
         }
         Self { listing: listing.finished(), by_name }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use machina_core::{CallOptions, Era, Progress, ProgressSink, Scoped};
+use machina_core::{CallOptions, Era, LOG_LEVEL, Progress, ProgressSink, Scoped};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::audience::Audience;
 pub(crate) use super::audience::Selection;
 use super::changes::{Kinds, Lists};
+use super::http_params::Repeated;
+use super::logging::{self, LogLevel};
 pub(crate) use super::offer::Offer;
 use super::protocol::{self, Face, Reply};
 use super::requests::Asked;
-use super::rpc::{self, Fault, INVALID_PARAMS, Object, Request};
+use super::rpc::{self, Fault, Object, Request};
 use super::{definitions, errors, upstream};
 
 /// What goes to a host.
@@ -52,6 +54,10 @@ pub(crate) struct Gateway {
     offer: Arc<Offer>,
     /// The lists of whose changes the host is told.
     told: Kinds,
+    /// What a host of the older era wants to hear of logs.
+    log_level: Option<LogLevel>,
+    /// The arguments that the host repeated in headers, where it does so.
+    repeated: Option<Repeated>,
 }
 
 impl Gateway {
@@ -61,12 +67,25 @@ impl Gateway {
     /// # Errors
     /// [`NotFound`](machina_core::ErrorKind::NotFound) when there is no such group.
     pub(crate) fn new(scoped: Scoped, offer: Arc<Offer>, selection: Selection) -> machina_core::Result<Self> {
-        Ok(Self { audience: Audience::new(scoped, selection)?, offer, told: Kinds::default() })
+        let audience = Audience::new(scoped, selection)?;
+        Ok(Self { audience, offer, told: Kinds::default(), log_level: None, repeated: None })
     }
 
     /// The same, whose host is told when these lists have changed, if it wants to be.
     pub(crate) fn telling(mut self, told: Kinds) -> Self {
         self.told = told;
+        self
+    }
+
+    /// The same for a host whose level of logs is kept in `log_level`.
+    pub(crate) fn logging(mut self, log_level: LogLevel) -> Self {
+        self.log_level = Some(log_level);
+        self
+    }
+
+    /// The same for a request whose host repeats arguments in headers: these.
+    pub(crate) fn repeating(mut self, repeated: Repeated) -> Self {
+        self.repeated = Some(repeated);
         self
     }
 
@@ -90,12 +109,17 @@ impl Gateway {
     /// nobody waits for an answer.
     pub(crate) async fn answer(&self, request: Request, era: Era, outbox: Outbox, cancelled: CancellationToken) {
         let id = request.id.clone();
-        let options = CallOptions {
+        let level = logging::least(&request, era, self.log_level.as_ref());
+        let mut options = CallOptions {
             cancelled: cancelled.clone(),
             progress: request.meta("progressToken").and_then(|token| progress_sink(token, &outbox, &cancelled)),
             meta: upstream::trace(&request),
+            log: level.map(|level| logging::sink(level, &outbox, &cancelled)),
             ..CallOptions::default()
         };
+        if let Some(level) = level {
+            options.meta.insert(LOG_LEVEL.to_owned(), logging::name(level));
+        }
         let outcome = self.dispatch(request, era, &options).await;
         if cancelled.is_cancelled() {
             return;
@@ -115,12 +139,12 @@ impl Gateway {
         let flat = self.offer.is_flat(audience);
         let Request { method, params, .. } = request;
         let scoped = audience.scoped();
-        let asked = Asked { audience, offer: &self.offer, era, options };
+        let asked = Asked { audience, offer: &self.offer, era, options, repeated: self.repeated.as_ref() };
         match (method.as_str(), era) {
             ("initialize", Era::Legacy) => protocol::initialize(&params, &self.face(audience)),
             ("server/discover", _) => Ok(protocol::discover(&self.face(audience))),
             ("ping", Era::Legacy) => Ok(Reply::new(Object::new())),
-            ("logging/setLevel", Era::Legacy) => set_level(&params),
+            ("logging/setLevel", Era::Legacy) => self.set_level(&params),
             ("tools/list", _) if flat => self.offer.tools(audience).listing.page(scoped, &params),
             ("tools/list", _) => definitions::page(&params, self.offer.lists_aliases()),
             ("tools/call", _) => asked.call_tool(params).await,
@@ -134,6 +158,12 @@ impl Gateway {
         }
     }
 
+    fn set_level(&self, params: &Object) -> Result<Reply, Fault> {
+        // A host without a session is believed, and forgotten.
+        let log_level = self.log_level.clone().unwrap_or_default();
+        log_level.set(params).map(|()| Reply::new(Object::new()))
+    }
+
     fn completes(&self, audience: &Audience) -> bool {
         self.offer.is_flat(audience) && self.offer.prompts(audience).completes(None)
     }
@@ -144,16 +174,6 @@ impl Gateway {
             (spec.title.clone().unwrap_or_else(|| spec.name.to_string()), spec.description.clone())
         });
         Face { flat: self.offer.is_flat(audience), told: self.told, completes: self.completes(audience), group }
-    }
-}
-
-/// Machina passes no log messages on, whatever the level: there is nothing to
-/// keep. Hosts of the older era ask without looking at the capabilities.
-fn set_level(params: &Object) -> Result<Reply, Fault> {
-    const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-    match params.get("level").and_then(Value::as_str) {
-        Some(level) if LEVELS.contains(&level) => Ok(Reply::new(Object::new())),
-        _ => Err(Fault::new(INVALID_PARAMS, format!("level: must be one of {}", LEVELS.join(", ")))),
     }
 }
 

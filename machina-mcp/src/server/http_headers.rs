@@ -156,7 +156,7 @@ fn must_say(headers: &HeaderMap, name: &str, wanted: &str) -> Result<(), Fault> 
     must_be(name, &value, wanted)
 }
 
-fn must_be(name: &str, value: &str, wanted: &str) -> Result<(), Fault> {
+pub(super) fn must_be(name: &str, value: &str, wanted: &str) -> Result<(), Fault> {
     if value == wanted {
         return Ok(());
     }
@@ -164,12 +164,12 @@ fn must_be(name: &str, value: &str, wanted: &str) -> Result<(), Fault> {
     Err(Fault::malformed(HEADER_MISMATCH, why))
 }
 
-fn missing(name: &str, wanted: &str) -> Fault {
+pub(super) fn missing(name: &str, wanted: &str) -> Fault {
     Fault::malformed(HEADER_MISMATCH, format!("{name} is missing, and the body says `{}`", shown(wanted)))
 }
 
 /// The one value of a header. Two would be read differently by different readers.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Fault> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Fault> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let wrong = |why: &str| Fault::malformed(HEADER_MISMATCH, format!("{name} {why}"));
@@ -180,7 +180,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Fau
 }
 
 /// What a header carries in base64 because it could not survive otherwise.
-fn decoded(value: &str) -> Option<String> {
+pub(super) fn decoded(value: &str) -> Option<String> {
     match value.strip_prefix("=?base64?").and_then(|inner| inner.strip_suffix("?=")) {
         Some(inner) => String::from_utf8(BASE64_STANDARD.decode(inner).ok()?).ok(),
         None => Some(value.to_owned()),

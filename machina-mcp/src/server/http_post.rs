@@ -1,12 +1,15 @@
 //! Messages that a host posts, and their answers: one document if the answer
 //! comes soon, a stream of events otherwise.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Response, StatusCode};
-use machina_core::{Era, Scoped};
+use machina_core::{Attached, Era, Scoped};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -16,12 +19,13 @@ use super::gateway::{Answer, Gateway, Outgoing};
 use super::http::{Inner, session_of};
 use super::http_body::AnswerBody;
 use super::http_headers::{Accepts, check_request};
+use super::http_params::Repeated;
 use super::http_refusal::{Refusal, document, empty};
 use super::http_sessions::Owner;
 use super::http_stream::event_stream;
 use super::in_flight::Flight;
 use super::protocol;
-use super::rpc::{METHOD_NOT_FOUND, Message, Object, Request, may_wait};
+use super::rpc::{METHOD_NOT_FOUND, Message, Object, Request};
 use super::subscriptions::Subscription;
 
 /// How many messages of one call may wait to be sent.
@@ -66,13 +70,17 @@ impl Inner {
         }
         let introduces = matches!(request.method.as_str(), "initialize" | "server/discover");
         let told = if introduces { tellable(&gateway).await } else { Kinds::default() };
-        let gateway = gateway.telling(told);
+        let mut gateway = gateway.telling(told);
+        if era == Era::Modern && request.method == "tools/call" {
+            gateway = gateway.repeating(Repeated::of(&parts.headers));
+        }
         let exchange = Exchange { gateway, request, era, accepts };
         match (era, exchange.request.method.as_str(), session_of(parts)) {
             (Era::Legacy, "initialize", _) => self.initialize(exchange, owner).await,
             (Era::Legacy, _, Some(session)) => {
-                let requests = self.sessions.enter(session, &owner).ok_or_else(Refusal::no_session)?;
-                let flight = requests.begin(&id, SESSION_REQUESTS_MAX).map_err(refuse)?;
+                let entered = self.sessions.enter(session, &owner).ok_or_else(Refusal::no_session)?;
+                let flight = entered.in_flight.begin(&id, SESSION_REQUESTS_MAX).map_err(refuse)?;
+                let exchange = Exchange { gateway: exchange.gateway.logging(entered.log_level), ..exchange };
                 self.answer(exchange, flight.cancelled.clone(), Some(flight)).await
             }
             _ => self.answer(exchange, CancellationToken::new(), None).await,
@@ -104,31 +112,25 @@ impl Inner {
         let busy = || Refusal::busy(self.config.requests_max).of(&request.id);
         let permit = Arc::clone(&self.running).try_acquire_owned().map_err(|_| busy())?;
         let guard = cancelled.clone().drop_guard();
-        let waits = may_wait(&request.method);
-        let answering = async move {
+        let answering = self.tasks.attached("answer a request", async move {
             gateway.answer(request, era, outbox, cancelled).await;
             drop((flight, permit));
-        };
-        if waits {
-            self.tasks.spawn("answer a request", answering);
-        } else {
-            // Reads a snapshot: over before a task would have begun.
-            answering.await;
-        }
-        let waiting = Waiting { queue, accepts, era, config: &self.config };
+        });
+        let waiting = Waiting { answering, queue, accepts, era, config: &self.config };
         Ok(waiting.response(guard).await)
     }
 
     fn cancel(&self, owner: &Owner, parts: &Parts, params: &Object) -> Result<(), Refusal> {
         // In the stateless era, a closed connection is what cancels.
         let Some(session) = session_of(parts) else { return Ok(()) };
-        self.sessions.enter(session, owner).ok_or_else(Refusal::no_session)?.cancel(params);
+        self.sessions.enter(session, owner).ok_or_else(Refusal::no_session)?.in_flight.cancel(params);
         Ok(())
     }
 }
 
 /// An answer that is still to come.
 struct Waiting<'a> {
+    answering: Attached,
     queue: mpsc::Receiver<Outgoing>,
     accepts: Accepts,
     era: Era,
@@ -141,15 +143,13 @@ impl Waiting<'_> {
     async fn response(mut self, guard: DropGuard) -> Response<AnswerBody> {
         let first = match self.accepts {
             Accepts { json: false, .. } => None,
-            Accepts { events: true, .. } => {
-                match tokio::time::timeout(self.config.stream_after, self.queue.recv()).await {
-                    Ok(Some(Outgoing::Answer(answer))) => return self.document(answer),
-                    Ok(first) => first,
-                    Err(_) => None,
-                }
-            }
+            Accepts { events: true, .. } => match tokio::time::timeout(self.config.stream_after, self.next()).await {
+                Ok(Some(Outgoing::Answer(answer))) => return self.document(answer),
+                Ok(first) => first,
+                Err(_) => None,
+            },
             Accepts { events: false, .. } => loop {
-                match self.queue.recv().await {
+                match self.next().await {
                     Some(Outgoing::Answer(answer)) => return self.document(answer),
                     Some(Outgoing::Notification(_)) => {}
                     // Cancelled: the host waits for nothing.
@@ -158,6 +158,19 @@ impl Waiting<'_> {
             },
         };
         event_stream(AnswerBody::answer(first, self.queue, self.config.keep_alive, guard))
+    }
+
+    /// The next message, on whose answer this future works itself meanwhile.
+    async fn next(&mut self) -> Option<Outgoing> {
+        poll_fn(|cx| {
+            if let Poll::Ready(message) = self.queue.poll_recv(cx) {
+                return Poll::Ready(message);
+            }
+            // What it has sent by now is to be seen at once.
+            let _ = Pin::new(&mut self.answering).poll(cx);
+            self.queue.poll_recv(cx)
+        })
+        .await
     }
 
     /// In the older era, an error is an answer like any other.

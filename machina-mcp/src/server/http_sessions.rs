@@ -1,6 +1,6 @@
-//! Sessions of the older era over HTTP. They carry two things: which request a
-//! later `notifications/cancelled` means, and what the host was told of changes,
-//! with the one stream on which it is told. Bounded, and forgotten when idle.
+//! Sessions of the older era over HTTP. They carry three things: which request
+//! a later `notifications/cancelled` means, what the host wants to hear of logs, and
+//! what it was told of changes, with the one stream on which it is told. Bounded, and forgotten when idle.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::changes::Told;
 use super::in_flight::InFlight;
+use super::logging::LogLevel;
 
 /// Whose a session is; of no use to anybody else, nor at another endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +34,19 @@ struct Session {
     owner: Owner,
     used: Instant,
     in_flight: InFlight,
+    log_level: LogLevel,
     told: Told,
     /// Ends the open stream.
     stream: Option<CancellationToken>,
     streams: u64,
+}
+
+/// What a session keeps of its host, for a request.
+#[derive(Debug, Clone)]
+pub(super) struct Entered {
+    pub(super) in_flight: InFlight,
+    /// What the host wants to hear of logs.
+    pub(super) log_level: LogLevel,
 }
 
 /// The open stream of a session; the session forgets it when this is dropped.
@@ -68,14 +78,20 @@ impl HttpSessions {
         }
         let id = Uuid::new_v4().simple().to_string();
         let in_flight = InFlight::default();
-        by_id.insert(id.clone(), Session { owner, used: now, in_flight, told, stream: None, streams: 0 });
+        by_id.insert(
+            id.clone(),
+            Session { owner, used: now, in_flight, log_level: LogLevel::default(), told, stream: None, streams: 0 },
+        );
         Some(id)
     }
 
-    /// The requests of a session, which is used now; `None` if there is none of
+    /// What is kept of a session, which is used now; `None` if there is none of
     /// this id for this owner.
-    pub(super) fn enter(&self, id: &str, owner: &Owner) -> Option<InFlight> {
-        self.used(id, owner, |session| session.in_flight.clone())
+    pub(super) fn enter(&self, id: &str, owner: &Owner) -> Option<Entered> {
+        self.used(id, owner, |session| Entered {
+            in_flight: session.in_flight.clone(),
+            log_level: session.log_level.clone(),
+        })
     }
 
     /// Opens the stream of a session, and ends the one that it had: a host whose
@@ -161,7 +177,7 @@ mod tests {
         let sessions = HttpSessions::new(8, IDLE);
         let (p, idle, busy) = (owner("p"), open(&sessions).unwrap(), open(&sessions).unwrap());
         let listening = open(&sessions).unwrap();
-        let flight = sessions.enter(&busy, &p).unwrap().begin(&Id::of(&json!(1)).unwrap(), 8).unwrap();
+        let flight = sessions.enter(&busy, &p).unwrap().in_flight.begin(&Id::of(&json!(1)).unwrap(), 8).unwrap();
         let stream = sessions.stream(&listening, &p).unwrap();
         tokio::time::advance(IDLE).await;
         assert!(sessions.enter(&idle, &p).is_none());
@@ -177,7 +193,7 @@ mod tests {
     async fn there_are_never_more_than_allowed() {
         let (sessions, p) = (HttpSessions::new(2, IDLE), owner("p"));
         let first = open(&sessions).unwrap();
-        let flight = sessions.enter(&first, &p).unwrap().begin(&Id::of(&json!(1)).unwrap(), 8).unwrap();
+        let flight = sessions.enter(&first, &p).unwrap().in_flight.begin(&Id::of(&json!(1)).unwrap(), 8).unwrap();
         let second = open(&sessions).unwrap();
         let third = open(&sessions).unwrap();
         assert!(sessions.enter(&first, &p).is_some() && sessions.enter(&second, &p).is_none());
@@ -196,7 +212,7 @@ mod tests {
             assert!(sessions.enter(&id, &other).is_none() && !sessions.close(&id, &other));
             assert!(sessions.stream(&id, &other).is_none());
         }
-        let flight = sessions.enter(&id, &p).unwrap().begin(&Id::of(&json!(1)).unwrap(), 8).unwrap();
+        let flight = sessions.enter(&id, &p).unwrap().in_flight.begin(&Id::of(&json!(1)).unwrap(), 8).unwrap();
         let stream = sessions.stream(&id, &p).unwrap();
         assert!(sessions.close(&id, &p) && flight.cancelled.is_cancelled() && stream.over.is_cancelled());
         assert!(!sessions.close(&id, &p));

@@ -9,12 +9,15 @@ use super::aliases;
 use super::audience::Audience;
 use super::definitions::{self, MetaTool};
 use super::documents::{self, MARKDOWN};
+use super::flat::Entry;
+use super::http_params::Repeated;
 use super::offer::Offer;
 use super::prompts::Prompt;
 use super::protocol::{FRESH, Reply};
 use super::resources::{Meant, Resource};
 use super::rpc::{Fault, INVALID_PARAMS, Object, shown};
 use super::{errors, tools, upstream};
+use crate::client::param_headers::ParamHeader;
 
 /// A request of a host, and its circumstances.
 pub(super) struct Asked<'a> {
@@ -22,13 +25,26 @@ pub(super) struct Asked<'a> {
     pub(super) offer: &'a Arc<Offer>,
     pub(super) era: Era,
     pub(super) options: &'a CallOptions,
+    /// The arguments that are repeated in headers, where the host does so.
+    pub(super) repeated: Option<&'a Repeated>,
 }
 
 /// What the name of a tool stands for.
 enum Named {
     Meta(MetaTool),
     /// A tool of a service, to be called without arguments yet.
-    Upstream(ToolCall),
+    Upstream {
+        call: ToolCall,
+        marked: Option<Arc<[ParamHeader]>>,
+    },
+}
+
+impl Named {
+    fn of(entry: &Entry) -> Self {
+        let (service, tool) = (entry.service.clone(), entry.tool.name().clone());
+        let call = ToolCall { service, tool, arguments: Object::new() };
+        Self::Upstream { call, marked: entry.marked.clone() }
+    }
 }
 
 impl Asked<'_> {
@@ -47,10 +63,13 @@ impl Asked<'_> {
                 let result = tools::run(tool, self.audience, arguments, self.options).await;
                 result.unwrap_or_else(|error| errors::tool_result(&error))
             }
-            Named::Upstream(call) => {
+            Named::Upstream { call, marked } => {
+                if let (Some(marked), Some(repeated)) = (&marked, self.repeated) {
+                    repeated.check(marked, &arguments)?;
+                }
                 let call = ToolCall { arguments, ..call };
                 let result = upstream::carry(self.audience.scoped(), &call, self.options).await;
-                result.unwrap_or_else(|error| errors::upstream_result(&error))
+                result.or_else(|error| errors::upstream_result(&error, self.era))?
             }
         };
         Ok(Reply::new(result))
@@ -60,12 +79,8 @@ impl Asked<'_> {
         let (tool, what_there_is) = match self.offer.is_flat(self.audience) {
             false => (MetaTool::of(name).map(Named::Meta), format!("there are {}", definitions::NAMES)),
             true => {
-                let call = self.offer.tools(self.audience).resolve(name).map(|entry| ToolCall {
-                    service: entry.service.clone(),
-                    tool: entry.tool.name().clone(),
-                    arguments: Object::new(),
-                });
-                (call.map(Named::Upstream), "`tools/list` says what there is now".to_owned())
+                let tools = self.offer.tools(self.audience);
+                (tools.resolve(name).map(Named::of), "`tools/list` says what there is now".to_owned())
             }
         };
         let missing =
@@ -156,7 +171,7 @@ impl Asked<'_> {
 
 /// The fault, with the uri as it was asked for.
 fn about(uri: &str, mut fault: Fault) -> Fault {
-    if let Some(data) = &mut fault.data {
+    if let Some(data) = fault.data.as_mut().filter(|data| data.is_object()) {
         data["uri"] = uri.into();
     }
     fault

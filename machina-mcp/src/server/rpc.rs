@@ -23,6 +23,8 @@ pub(crate) const SERVER_ERROR: i64 = -32000;
 pub(crate) const RESOURCE_NOT_FOUND: i64 = -32002;
 /// 2026-07-28: the headers do not match the body.
 pub(crate) const HEADER_MISMATCH: i64 = -32020;
+/// 2026-07-28: a capability that the client did not declare is required.
+pub(crate) const MISSING_CAPABILITY: i64 = -32021;
 /// 2026-07-28: the protocol version is not supported.
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 
@@ -149,7 +151,10 @@ impl Message {
 pub(crate) fn answer(id: Option<&Id>, outcome: Result<Object, Fault>) -> String {
     let id = id.map_or(Value::Null, Id::value);
     match outcome {
-        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string(),
+        Ok(result) => {
+            let text = serde_json::to_string(&result).expect("values have a JSON form");
+            of_parts(&id, &[&text])
+        }
         Err(Fault { code, message, data, .. }) => {
             let mut error = json!({"code": code, "message": message});
             if let Some(data) = data {
@@ -162,7 +167,11 @@ pub(crate) fn answer(id: Option<&Id>, outcome: Result<Object, Fault>) -> String 
 
 /// The same, where the text of the result is there already, in parts.
 pub(crate) fn answer_of_parts(id: &Id, result: &[&str]) -> String {
-    let id = id.value().to_string();
+    of_parts(&id.value(), result)
+}
+
+fn of_parts(id: &Value, result: &[&str]) -> String {
+    let id = id.to_string();
     let (before, after) = (r#"{"jsonrpc":"2.0","id":"#, r#","result":"#);
     let length = result.iter().map(|part| part.len()).sum::<usize>() + before.len() + id.len() + after.len() + 1;
     let mut text = String::with_capacity(length);
@@ -182,7 +191,12 @@ pub(crate) fn notification(method: &str, params: &Value) -> String {
 pub(crate) fn may_wait(method: &str) -> bool {
     !matches!(
         method,
-        "initialize" | "server/discover" | "ping" | "tools/list" | "prompts/list" | "resources/list"
+        "initialize"
+            | "server/discover"
+            | "ping"
+            | "tools/list"
+            | "prompts/list"
+            | "resources/list"
             | "resources/templates/list"
     )
 }
@@ -232,7 +246,10 @@ mod tests {
         let id = Id::of(&json!(7));
         assert_eq!(code_of("{"), (PARSE_ERROR, None));
         assert_eq!(code_of(r#"{"jsonrpc":"2.0","id":7,"method":"m","id":8}"#), (PARSE_ERROR, None));
-        assert_eq!(code_of(r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"a":[{"b":1,"b":1}]}}"#), (PARSE_ERROR, None));
+        assert_eq!(
+            code_of(r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"a":[{"b":1,"b":1}]}}"#),
+            (PARSE_ERROR, None)
+        );
         assert_eq!(code_of("[]"), (INVALID_REQUEST, None));
         assert_eq!(code_of("7"), (INVALID_REQUEST, None));
         assert_eq!(code_of(r#"{"id":7,"method":"m"}"#), (INVALID_REQUEST, id.clone()));

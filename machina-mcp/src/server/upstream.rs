@@ -6,6 +6,7 @@
 use machina_core::{CallOptions, Error, Outcome, Result, Router, Scoped, ServiceName, ToolCall, UpstreamRequest};
 use serde_json::Value;
 
+use super::logging::signed;
 use super::rpc::{METHOD_NOT_FOUND, Object, Request, shown};
 
 /// The keys in `_meta` that carry the context of a trace (W3C Trace Context and
@@ -33,6 +34,7 @@ pub(super) async fn carry(scoped: &Scoped, call: &ToolCall, options: &CallOption
             context.tool = Some(call.tool.to_string());
         })
     };
+    let options = &*signed(options, &call.service);
     let report = scoped.call(call, options).await.map_err(|error| explained(scoped, call, error))?;
     let (instance, attempts) = (report.instance, report.attempts.len());
     let result = complete(report.annotated().0, call.tool.as_str()).map_err(|error| {
@@ -54,6 +56,7 @@ pub(super) async fn ask(
     request: &UpstreamRequest,
     options: &CallOptions,
 ) -> Result<Object> {
+    let options = &*signed(options, service);
     let result = match scoped.request(service.as_str(), request, options).await? {
         Value::Object(result) => complete(result, &request.method),
         _ => Err(Error::rejected(format!("the answer to {} is not an object", request.method))),

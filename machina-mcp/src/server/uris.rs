@@ -29,8 +29,10 @@ pub(super) fn is_own(uri: &str) -> bool {
 /// may end like the word between them.
 pub(super) fn split(uri: &str) -> impl Iterator<Item = (&str, &str)> {
     let rest = uri.strip_prefix(SERVICES).unwrap_or_default();
-    let places = rest.match_indices(RESOURCES);
-    places.map(|(at, word)| (&rest[..at], &rest[at + word.len()..])).filter(|(_, uri)| is_absolute(uri))
+    // Without its last slash, for two of them may share it.
+    let places = rest.match_indices(RESOURCES.trim_end_matches('/'));
+    let parts = places.filter_map(|(at, word)| Some((&rest[..at], rest[at + word.len()..].strip_prefix('/')?)));
+    parts.filter(|(_, uri)| is_absolute(uri))
 }
 
 /// Whether `uri` begins with a scheme.

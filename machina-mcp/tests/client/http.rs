@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::http_server::{Piece, Received, Server, event, json as json_reply, reply, result, stream_head};
 use crate::http_support::*;
-use machina_core::{Connector, Era, ErrorKind, HttpEndpoint, Notice, Phase, Sensitive};
+use machina_core::{CallContext, Connector, Era, ErrorKind, HttpEndpoint, Notice, Phase, Sensitive};
 use serde_json::{Map, Value, json};
 use tokio::time::{sleep, timeout};
 
@@ -164,6 +164,78 @@ async fn a_stream_carries_progress_questions_and_the_answer() {
 }
 
 #[tokio::test]
+async fn a_log_on_the_stream_of_a_call_reaches_its_caller_and_no_other() {
+    let server = Server::start(|request| match request.method() {
+        "initialize" => json_reply(&result(
+            request,
+            json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "logging": {}}}),
+        )),
+        "logging/setLevel" => json_reply(&result(request, json!({}))),
+        "tools/call" => {
+            let line = |level: &str| {
+                event(&json!({"jsonrpc": "2.0", "method": "notifications/message",
+                    "params": {"level": level, "logger": "io", "data": {"z": 1, "a": 2}}}))
+            };
+            let answer = event(&result(request, json!({"content": []})));
+            vec![stream_head(), line("debug"), line("error"), answer, Piece::Hangup]
+        }
+        _ => polite(request).unwrap(),
+    })
+    .await;
+    let session = connect(&server, Some(Era::Legacy)).await.unwrap();
+    call(&session).await.unwrap();
+    assert!(server.calls("logging/setLevel").is_empty(), "nobody wants to hear of it");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = told.clone();
+    let mut context = within();
+    context.log = Some(Arc::new(move |params| sink.lock().unwrap().push(params.to_string())));
+    let none = Map::new();
+    for _ in 0..2 {
+        let (wanting, other) = tokio::join!(session.call("echo", &none, &context), call(&session));
+        assert!(wanting.is_ok() && other.is_ok());
+    }
+    let line = |level: &str| format!(r#"{{"level":"{level}","logger":"io","data":{{"z":1,"a":2}}}}"#);
+    assert_eq!(*told.lock().unwrap(), ["debug", "error", "debug", "error"].map(line));
+    let asked = server.calls("logging/setLevel");
+    assert_eq!((asked.len(), &asked[0].body["params"]), (1, &json!({"level": "debug"})));
+}
+
+#[tokio::test]
+async fn a_server_that_never_accepts_a_level_holds_no_call_up_beyond_its_time() {
+    let server = Server::start(|request| match request.method() {
+        "initialize" => json_reply(&result(
+            request,
+            json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "logging": {}}}),
+        )),
+        "logging/setLevel" => vec![Piece::Pause(Duration::from_secs(30))],
+        "tools/call" => done(request),
+        _ => polite(request).unwrap(),
+    })
+    .await;
+    let session = connect(&server, Some(Era::Legacy)).await.unwrap();
+    let mut context = CallContext::within(Duration::from_millis(300));
+    context.log = Some(Arc::new(|_| {}));
+    let begun = tokio::time::Instant::now();
+    let error = session.call("echo", &Map::new(), &context).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{error}");
+    assert_eq!(call(&session).await.unwrap()["b"], 1, "who wants no log is not held up at all");
+}
+
+#[tokio::test]
+async fn a_missing_capability_is_told_with_what_the_server_adds() {
+    let server = answering(|request| {
+        let error = json!({"code": -32021, "message": "no", "data": {"requiredCapabilities": {"sampling": {}}}});
+        let body = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": error});
+        reply(400, &[("content-type", "application/json")], &body.to_string())
+    })
+    .await;
+    let session = connect(&server, None).await.unwrap();
+    let error = call(&session).await.unwrap_err();
+    assert_eq!(phase_of(&error), (ErrorKind::Rejected, Phase::Refused));
+    assert_eq!(error.context().upstream_data, Some(json!({"requiredCapabilities": {"sampling": {}}})));
+}
+
+#[tokio::test]
 async fn a_stream_that_names_its_position_is_taken_up_again() {
     let waiting = Arc::new(Mutex::new(None));
     let server = Server::start(move |request| match (request.verb.as_str(), request.method()) {
@@ -185,30 +257,31 @@ async fn a_stream_that_names_its_position_is_taken_up_again() {
 
 #[tokio::test]
 async fn changes_are_followed_on_the_listening_stream_and_by_subscription() {
-    let change = || event(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
-    let listening = move |request: &Received| match (request.verb.as_str(), request.method()) {
+    let change = |list: &str| event(&json!({"jsonrpc": "2.0", "method": format!("notifications/{list}/list_changed")}));
+    let listening = move |request: &Received, list: &str| match (request.verb.as_str(), request.method()) {
         ("GET", _) | (_, "subscriptions/listen") => {
             vec![
                 stream_head(),
                 Piece::Pause(Duration::from_millis(100)),
-                change(),
+                change(list),
                 Piece::Pause(Duration::from_secs(30)),
             ]
         }
         (_, "server/discover") => json_reply(&result(
             request,
-            json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}}}),
+            json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}, "prompts": {"listChanged": true},
+                "resources": {"listChanged": true}}}),
         )),
         _ => polite(request).unwrap(),
     };
-    for era in [Era::Legacy, Era::Modern] {
-        let server = Server::start(listening).await;
+    for (era, list) in [(Era::Legacy, "tools"), (Era::Legacy, "prompts"), (Era::Modern, "resources")] {
+        let server = Server::start(move |request| listening(request, list)).await;
         let session = connect(&server, Some(era)).await.unwrap();
         let notice = timeout(Duration::from_secs(2), session.notice()).await.expect("a notice");
         assert!(matches!(notice, Notice::DefinitionsChanged));
         if era == Era::Modern {
             let filter = &server.calls("subscriptions/listen")[0].body["params"]["notifications"];
-            assert_eq!(filter, &json!({"toolsListChanged": true}));
+            assert_eq!(filter, &json!({"promptsListChanged": true, "resourcesListChanged": true}));
         }
         session.close().await;
     }

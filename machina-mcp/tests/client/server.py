@@ -3,7 +3,7 @@
 Usage: server.py [era] [quirk ...]
 era: legacy (default) | modern | both
 quirks: junk, hang_discover, exit_on_discover, silent, deaf, crash, stubborn,
-        slow_start, no_ping, family, shut, choke
+        slow_start, no_ping, family, shut, choke, no_logging
 """
 import json
 import os
@@ -19,6 +19,7 @@ lock = threading.Lock()
 cancelled = []
 replies = {}
 extra_tools = []
+levels = []
 subscription = None
 
 
@@ -88,7 +89,18 @@ def call(request, name, arguments):
         return text("written")
     if name == "meta":
         return text(json.dumps(request["params"].get("_meta", {}), sort_keys=True))
+    if name == "log":
+        levels.extend(filter(None, [request["params"].get("_meta", {}).get("io.modelcontextprotocol/logLevel")]))
+        for line in range(3 if levels else 0):
+            note("notifications/message", {"level": "info", "data": [line, os.environ.get("TOKEN")], "x-more": True})
+        return text(json.dumps(levels))
+    if name == "lacking":
+        raise Lacking({"requiredCapabilities": {"sampling": {}}, "token": os.environ.get("TOKEN")})
     raise KeyError(name)
+
+
+class Lacking(Exception):
+    pass
 
 
 def result_of(request):
@@ -96,12 +108,16 @@ def result_of(request):
     modern = "io.modelcontextprotocol/protocolVersion" in params.get("_meta", {})
     if method == "initialize" and ERA != "modern":
         return {"protocolVersion": "2025-11-25", "serverInfo": {"name": "fixture"}, "instructions": "be kind",
-                "capabilities": {"tools": {"listChanged": True}, "resources": {}, "prompts": {}}}
+                "capabilities": {"tools": {"listChanged": True}, "resources": {}, "prompts": {},
+                                 **({} if "no_logging" in QUIRKS else {"logging": {}})}}
     if method == "server/discover" and ERA != "legacy":
         return {"resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0, "cacheScope": "private",
                 "capabilities": {"tools": {"listChanged": True}},
                 "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "fixture"}}}
     if method == "ping" and "no_ping" not in QUIRKS and not modern:
+        return {}
+    if method == "logging/setLevel":
+        levels.append(params["level"])
         return {}
     if method == "tools/list":
         return {"tools": TOOLS + extra_tools}
@@ -119,6 +135,9 @@ def result_of(request):
 def answer(request):
     try:
         send({"jsonrpc": "2.0", "id": request["id"], "result": result_of(request)})
+    except Lacking as error:
+        send({"jsonrpc": "2.0", "id": request["id"],
+              "error": {"code": -32021, "message": "lacking", "data": error.args[0]}})
     except LookupError as error:
         code = -32602 if isinstance(error, KeyError) else -32601
         send({"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": "unknown %s" % error}})

@@ -125,6 +125,50 @@ async fn progress_is_passed_on_and_extends_the_idle_limit_but_not_the_deadline()
 }
 
 #[tokio::test]
+async fn a_log_reaches_whoever_wants_it_and_is_asked_for_once_a_session() {
+    for (era, asked) in [("legacy", r#"["debug"]"#), ("modern", r#"["debug", "error"]"#)] {
+        let endpoint = endpoint(&[era]).env("TOKEN", "hunter2-hunter2");
+        let session = connect_to(endpoint, None).await.unwrap();
+        assert_eq!(call(&session, "log", json!({})).await.unwrap(), "[]", "nobody wants to hear of it");
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let sink = told.clone();
+        let mut context = within();
+        context.log = Some(Arc::new(move |params| sink.lock().unwrap().push(params)));
+        session.call("log", &Map::new(), &context).await.unwrap();
+        context.meta.insert(machina_core::LOG_LEVEL.to_owned(), json!("error"));
+        assert_eq!(session.call("log", &Map::new(), &context).await.unwrap().text(), asked, "{era}");
+        call(&session, "log", json!({})).await.unwrap();
+        let told: Vec<_> = told.lock().unwrap().iter().map(ToString::to_string).collect();
+        let line = |n| format!(r#"{{"level":"info","data":[{n},"********"],"x-more":true}}"#);
+        assert_eq!(told, [0, 1, 2, 0, 1, 2].map(line), "{era}: in order, and without secrets");
+        session.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_log_is_not_asked_to() {
+    let session = connect(&["legacy", "no_logging"]).await;
+    let mut context = within();
+    context.log = Some(Arc::new(|params| panic!("{params}")));
+    assert_eq!(session.call("log", &Map::new(), &context).await.unwrap().text(), "[]");
+    session.close().await;
+}
+
+#[tokio::test]
+async fn what_an_error_adds_reaches_the_caller_without_secrets() {
+    let endpoint = endpoint(&["legacy"]).env("TOKEN", "hunter2-hunter2");
+    let session = connect_to(endpoint, Some(Era::Legacy)).await.unwrap();
+    let error = call(&session, "lacking", json!({})).await.unwrap_err();
+    let context = error.context();
+    assert_eq!((error.kind(), context.upstream_code), (ErrorKind::Rejected, Some(-32021)));
+    let data = json!({"requiredCapabilities": {"sampling": {}}, "token": "********"});
+    assert_eq!(context.upstream_data, Some(data));
+    let error = call(&session, "no such tool", json!({})).await.unwrap_err();
+    assert_eq!(error.context().upstream_data, None);
+    session.close().await;
+}
+
+#[tokio::test]
 async fn whoever_stops_waiting_cancels_upstream() {
     let session = connect(&["legacy"]).await;
     let long = object(json!({"seconds": 30}));

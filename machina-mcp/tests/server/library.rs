@@ -107,6 +107,14 @@ impl Session for Desk {
             "ask" => json!({"resultType": "input_required", "inputRequests": {}, "requestState": "s"}),
             "begin" => json!({"resultType": "task", "taskId": "t"}),
             "begin_older" => json!({"task": {"taskId": "t", "status": "working", "ttl": 1}}),
+            "log" => {
+                for (level, logger) in [("debug", "io"), ("warning", "io"), ("error", "disk")] {
+                    let line = json!({"level": level, "logger": logger, "data": {"z": 1, "a": 2}});
+                    context.log.iter().for_each(|sink| sink(line.clone()));
+                }
+                json!({"content": [], "structuredContent": {"wanted": context.log.is_some(), "meta": context.meta}})
+            }
+            "lacking" => return Err(lacking()),
             "only_as_task" => {
                 let error = Error::rejected("-32601: Task augmentation required").at(Phase::Refused);
                 return Err(error.with(|context| context.upstream_code = Some(-32601)));
@@ -124,6 +132,7 @@ impl Session for Desk {
             ("prompts/get", "asking") | ("resources/read", "test://asking") => {
                 Ok(json!({"resultType": "input_required", "requestState": "s"}))
             }
+            ("prompts/get", "lacking") | ("resources/read", "test://lacking") => Err(lacking()),
             ("prompts/get", "missing") => Err(refused(-32602)),
             ("resources/read", "test://gone") => Err(refused(-32002)),
             ("prompts/get", name) => {
@@ -156,6 +165,14 @@ impl Session for Desk {
     }
 
     async fn close(&self) {}
+}
+
+/// What a server says that wants a capability which nobody declared.
+fn lacking() -> Error {
+    Error::rejected("no sampling").at(Phase::Refused).with(|context| {
+        context.upstream_code = Some(-32021);
+        context.upstream_data = Some(json!({"requiredCapabilities": {"sampling": {}}}));
+    })
 }
 
 /// A registry of such services.

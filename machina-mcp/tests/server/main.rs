@@ -9,6 +9,7 @@ mod groups;
 mod host;
 mod http;
 mod library;
+mod logs;
 mod passthrough;
 mod served;
 mod stdio;

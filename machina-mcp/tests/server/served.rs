@@ -1,11 +1,12 @@
 //! An endpoint as an HTTP server mounts it, and what a host that sees every header
 //! sends to it.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::host::{Client, Host};
 use crate::upstream::{PATIENCE, Registered};
-use machina_core::{Endpoint, Error, Instance, Principal, Role, ServiceSpec, Tasks};
+use machina_core::{Endpoint, Error, Instance, Machina, Principal, Role, ServiceSpec, Tasks};
 use machina_mcp::server::{HttpServerConfig, StreamableHttp, streamable_http};
 use rmcp::service::{ClientLifecycleMode, ClientServiceExt};
 use rmcp::transport::StreamableHttpClientTransport;
@@ -14,22 +15,39 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 /// An endpoint at `/mcp` of an axum server.
-pub(crate) struct Served {
-    pub(crate) registered: Registered,
+pub(crate) struct Mounted {
     pub(crate) endpoint: StreamableHttp,
     pub(crate) address: String,
     tasks: Tasks,
 }
 
-impl Drop for Served {
+impl Drop for Mounted {
     fn drop(&mut self) {
         self.tasks.cancel();
     }
 }
 
+/// The same in front of the fixture.
+pub(crate) struct Served {
+    pub(crate) registered: Registered,
+    mounted: Mounted,
+}
+
+impl Deref for Served {
+    type Target = Mounted;
+
+    fn deref(&self) -> &Mounted {
+        &self.mounted
+    }
+}
+
 pub(crate) async fn serve(config: HttpServerConfig) -> Served {
     let registered = Registered::open().await;
-    let machina = registered.machina.clone();
+    let mounted = mount(registered.machina.clone(), config).await;
+    Served { registered, mounted }
+}
+
+pub(crate) async fn mount(machina: Machina, config: HttpServerConfig) -> Mounted {
     let admit = move |parts: &http::request::Parts| match parts.headers.get("x-user").map(|user| user.to_str()) {
         None => Ok(machina.scoped(Principal::new("mcp", Role::Developer))),
         Some(Ok("nobody")) => Err(Error::unauthenticated("say who you are")),
@@ -47,19 +65,21 @@ pub(crate) async fn serve(config: HttpServerConfig) -> Served {
     let address = listener.local_addr().unwrap().to_string();
     let tasks = Tasks::new();
     tasks.spawn("serve", async move { axum::serve(listener, router).await.unwrap() });
-    Served { registered, endpoint, address, tasks }
+    Mounted { endpoint, address, tasks }
 }
 
 impl Served {
-    pub(crate) async fn client(&self, mode: ClientLifecycleMode) -> Client {
-        let transport = StreamableHttpClientTransport::from_uri(format!("http://{}/mcp", self.address));
-        timeout(PATIENCE, Host::default().serve_with_lifecycle(transport, mode)).await.unwrap().unwrap()
-    }
-
     /// Registers one more service with the tools of the fixture.
     pub(crate) async fn register(&self, name: &str) {
         let spec = ServiceSpec::parse(&json!({"name": name}).to_string()).unwrap();
         self.registered.machina.register(spec.instance(Instance::new(Endpoint::InProcess))).await.unwrap();
+    }
+}
+
+impl Mounted {
+    pub(crate) async fn client(&self, mode: ClientLifecycleMode) -> Client {
+        let transport = StreamableHttpClientTransport::from_uri(format!("http://{}/mcp", self.address));
+        timeout(PATIENCE, Host::default().serve_with_lifecycle(transport, mode)).await.unwrap().unwrap()
     }
 
     /// The stream of a session.

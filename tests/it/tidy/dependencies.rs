@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Source, assert_clean, output_of, sources};
 
 /// Everything the core may depend on: no I/O, no SDK.
-const CORE_MAY_USE: [&str; 19] = [
+const CORE_MAY_USE: [&str; 20] = [
     "arc-swap",
     "async-trait",
     "base64",
@@ -24,6 +24,7 @@ const CORE_MAY_USE: [&str; 19] = [
     "tokio-util",
     "tracing",
     "url",
+    "utoipa",
     "uuid",
 ];
 
