@@ -103,6 +103,10 @@ heading "tests"
 cargo test ${locked[@]+"${locked[@]}"} --workspace --no-fail-fast
 
 if [[ $fast == no ]]; then
+    heading "OpenAPI document, asked for thousands of times"
+    python3 tests/openapi/install.py
+    python3 tests/openapi/check.py
+
     heading "docs"
     RUSTDOCFLAGS="-D warnings" cargo doc ${locked[@]+"${locked[@]}"} --workspace --no-deps
 fi

@@ -1,7 +1,7 @@
 //! The OpenAPI document: the committed one is that of the server, and it has
 //! every route. When it has changed on purpose:
 //!
-//!     cargo test -p machina-http --test openapi; cp target/tmp/openapi.json docs/reference/openapi.json
+//!     cargo test -p machina-http --test openapi; cp target/openapi.json docs/reference/openapi.json
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -35,7 +35,7 @@ fn documented() -> BTreeMap<String, Value> {
 #[test]
 fn the_committed_document_is_that_of_the_server() {
     let built = serde_json::to_string_pretty(&openapi_document()).unwrap() + "\n";
-    let written = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openapi.json");
+    let written = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("openapi.json");
     std::fs::write(&written, &built).unwrap();
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/openapi.json");
     let same = std::fs::read_to_string(&committed).is_ok_and(|committed| committed == built);

@@ -59,7 +59,8 @@ impl Face {
     /// What there is, and of which changes the host is told.
     fn capabilities(&self) -> Value {
         let list = |told: bool| if told { json!({"listChanged": true}) } else { json!({}) };
-        let mut capabilities = json!({"tools": list(self.told.tools), "resources": list(self.told.resources), "logging": {}});
+        let mut capabilities =
+            json!({"tools": list(self.told.tools), "resources": list(self.told.resources), "logging": {}});
         if self.flat {
             capabilities["prompts"] = list(self.told.prompts);
         }
@@ -278,7 +279,8 @@ mod tests {
         let flat = Face { flat: true, told: Kinds::ALL, completes: true, group };
         let told = initialize(&params, &flat).unwrap().dressed(Era::Legacy);
         let changing = json!({"listChanged": true});
-        let all = json!({"tools": changing, "resources": changing, "prompts": changing, "completions": {}, "logging": {}});
+        let all =
+            json!({"tools": changing, "resources": changing, "prompts": changing, "completions": {}, "logging": {}});
         assert_eq!((&told["capabilities"], &told["serverInfo"]["title"]), (&all, &json!("Clocks")));
         let instructions = told["instructions"].as_str().unwrap();
         assert!(instructions.starts_with("Tells the time.\n") && !instructions.contains("find_tool"));

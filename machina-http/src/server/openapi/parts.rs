@@ -21,17 +21,26 @@ pub(super) fn duration(example: &str) -> Value {
 
 /// Parameters that several operations have, by name.
 pub(super) fn parameters() -> Map<String, Value> {
-    let key = json!({"type": "string", "pattern": "^[!-~]{1,255}$", "examples": ["\"0b7f5c1e-order-17\""]});
-    let etag = || json!({"type": "string", "examples": ["\"7.5d20f1c3\""]});
+    let key = json!({"type": "string", "pattern": "^[!-~]{1,255}$"});
     let parameters = [
         ("service", "path", "Its name or its id; a slash in a name is written `%2F`", text()),
         ("instance", "path", "The id of the instance", text()),
         ("group", "path", "The name of the group", text()),
         ("tool", "path", "The name of the tool", text()),
         ("cursor", "query", "`next_cursor` of the page before, with the same filters", text()),
-        ("If-Match", "header", "The `ETag` of an earlier answer: only at that revision", etag()),
-        ("If-None-Match", "header", "The `ETag` of an earlier answer: only if it is another now", etag()),
-        ("Idempotency-Key", "header", "Makes it safe to send the request again", key),
+        (
+            "If-Match",
+            "header",
+            "The `ETag` of an earlier answer, such as `\"7.5d20f1c3\"`: only at that revision",
+            text(),
+        ),
+        ("If-None-Match", "header", "The `ETag` of an earlier answer: only if it is another now", text()),
+        (
+            "Idempotency-Key",
+            "header",
+            "Makes it safe to send the request again: a new one for each request, such as a UUID",
+            key,
+        ),
         ("Last-Event-ID", "header", "The id of the last event that was read; counts before `since`", text()),
     ];
     let described = parameters.map(|(name, place, description, schema)| {

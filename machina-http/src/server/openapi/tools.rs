@@ -22,7 +22,7 @@ fn tools() -> Vec<Operation> {
     let call = "/api/v1/services/{service}/call";
     let call_tool = "/api/v1/services/{service}/tools/{tool}/call";
     let limit = || number(1, 1000, Some(100));
-    let with_key = json!({"tool": "get-sum", "arguments": {"a": 2, "b": 3}});
+    let with_key = json!({"tool": "echo", "arguments": {"text": "hello"}});
     vec![
         Operation::new("get", "/api/v1/tools", TOOLS, "list_tools", "The tools of all services, or of one")
             .query("service", "The name of the service", text())
@@ -45,7 +45,7 @@ fn tools() -> Vec<Operation> {
         ),
         calling(Operation::new("post", call, TOOLS, "call", "Calls a tool")).takes(of("Call"), &with_key),
         calling(Operation::new("post", call_tool, TOOLS, "call_tool", "Calls this tool"))
-            .takes(of("ToolCall"), &json!({"arguments": {"a": 2, "b": 3}, "timeout_ms": 5000})),
+            .takes(of("ToolCall"), &json!({"arguments": {"text": "hello"}, "timeout_ms": 5000})),
     ]
 }
 
