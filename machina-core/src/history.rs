@@ -80,6 +80,7 @@ impl Scoped {
         let end = (now.as_millisecond().div_euclid(slot_ms) + 1) * slot_ms;
         let start = end - i64::from(slots) * slot_ms;
         let since = Timestamp::from_millisecond(start).unwrap_or(Timestamp::MIN);
+        let since = self.own_since(&view).await?.map_or(since, |own| own.max(since));
         let kept_since = now.checked_sub(self.core.config.journal.keep).unwrap_or(Timestamp::MIN);
         let (entries, known_since) = self.transitions(&view, since).await?;
         let current = view.instances().map(|(instance, seen)| (instance.id, seen.cell.health()));

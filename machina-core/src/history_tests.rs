@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::ServiceSpec;
+use crate::access::{Principal, Role};
 use crate::error::ErrorKind;
 use crate::health::{Reason, Status};
 use crate::machina::Machina;
@@ -130,6 +131,26 @@ async fn slots_are_read_from_the_journal_and_from_now() {
     }
     let gone = machina.system().health_slots("b", 1, Duration::from_secs(60)).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn what_another_tenant_had_under_the_name_is_not_shown() {
+    let (backend, now) = (Backend::of(crate::MemoryStore::new()), clock::now().as_millisecond());
+    let store = Arc::clone(&backend.journal);
+    let machina = Machina::builder().backend(backend).without_monitor().open().await.unwrap();
+    let declare = |tenant| ServiceSpec::from_value(serde_json::json!({"name": "a", "tenant": tenant})).unwrap();
+    machina.register(declare("other")).await.unwrap();
+    let id = InstanceId::generate();
+    let seen = [entry(now - 2 * DAY_MS, id, Unknown, Healthy), entry(now - DAY_MS, id, Healthy, Unhealthy)];
+    store.append(&seen).await.unwrap();
+    machina.deregister("a").await.unwrap();
+    machina.register(declare("acme")).await.unwrap();
+    let uptime = async |principal: Principal| {
+        let bar = machina.scoped(principal).health_slots("a", 7, Duration::from_secs(86_400)).await.unwrap();
+        bar.uptime_percentage
+    };
+    assert_eq!(uptime(Principal::new("x", Role::Viewer)).await, Some(100.0));
+    assert_eq!(uptime(Principal::new("x", Role::Viewer).of_tenant("acme")).await, None);
 }
 
 #[tokio::test(start_paused = true)]

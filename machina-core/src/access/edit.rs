@@ -80,10 +80,9 @@ impl Scoped {
     ) -> Result<(Applied, InstanceId)> {
         let (changes, mut place) = (object(patch)?, 0);
         let changed = self.edit(name, expected, |record| {
-            let instances = instances(record)?;
-            place = position(instances, name, id)?;
-            let instance = instances[place].as_object_mut();
-            merge_fields(instance.ok_or_else(|| Error::internal("an instance is no object"))?, changes);
+            let (index, instance) = instance_of(record, name, id)?;
+            place = index;
+            merge_fields(instance, changes);
             Ok(())
         });
         let applied = changed.await.map_err(of_instance)?;
@@ -113,24 +112,22 @@ impl Scoped {
     /// # Errors
     /// As [`Mutation::SetAdminState`].
     pub async fn set_maintenance(&self, name: &str, maintained: bool, reason: Option<&str>) -> Result<Applied> {
-        self.edit(name, None, |record| {
-            let out = record.get("admin_state").and_then(Value::as_str) == Some(AdminState::Maintenance.as_str());
-            let state = match (maintained, out) {
-                (true, _) => AdminState::Maintenance,
-                (false, true) => AdminState::Enabled,
-                (false, false) => return Ok(()),
-            };
-            record.shift_remove("enabled");
-            record.insert("admin_state".to_owned(), state.as_str().into());
-            if !out {
-                record.shift_remove("admin_reason");
-            }
-            if let Some(reason) = reason {
-                record.insert("admin_reason".to_owned(), reason.into());
-            }
-            Ok(())
-        })
-        .await
+        self.edit(name, None, |record| maintain(record, maintained, reason)).await
+    }
+
+    /// Takes an instance out for maintenance, or back into use, as
+    /// [`Scoped::set_maintenance`] does a service.
+    ///
+    /// # Errors
+    /// As [`Mutation::SetAdminState`].
+    pub async fn set_instance_maintenance(
+        &self,
+        name: &str,
+        id: InstanceId,
+        maintained: bool,
+        reason: Option<&str>,
+    ) -> Result<Applied> {
+        self.edit(name, None, |record| maintain(instance_of(record, name, id)?.1, maintained, reason)).await
     }
 
     /// Switches a service off that is enabled, and on otherwise.
@@ -218,6 +215,38 @@ fn position(instances: &[Value], name: &str, id: InstanceId) -> Result<usize> {
             context.instance = Some(text);
         })
     })
+}
+
+/// The place and the record of an instance.
+fn instance_of<'a>(
+    record: &'a mut Map<String, Value>,
+    name: &str,
+    id: InstanceId,
+) -> Result<(usize, &'a mut Map<String, Value>)> {
+    let instances = instances(record)?;
+    let place = position(instances, name, id)?;
+    let instance = instances[place].as_object_mut().ok_or_else(|| Error::internal("an instance is no object"))?;
+    Ok((place, instance))
+}
+
+/// Writes into the record of a service or an instance that it is in maintenance,
+/// or is not; what is out for another reason stays out.
+fn maintain(record: &mut Map<String, Value>, maintained: bool, reason: Option<&str>) -> Result<()> {
+    let out = record.get("admin_state").and_then(Value::as_str) == Some(AdminState::Maintenance.as_str());
+    let state = match (maintained, out) {
+        (true, _) => AdminState::Maintenance,
+        (false, true) => AdminState::Enabled,
+        (false, false) => return Ok(()),
+    };
+    record.shift_remove("enabled");
+    record.insert("admin_state".to_owned(), state.as_str().into());
+    if !out {
+        record.shift_remove("admin_reason");
+    }
+    if let Some(reason) = reason {
+        record.insert("admin_reason".to_owned(), reason.into());
+    }
+    Ok(())
 }
 
 /// The identity of the instance at this place.

@@ -187,6 +187,34 @@ async fn an_instance_has_a_reason_of_its_own() {
 }
 
 #[tokio::test]
+async fn maintenance_of_an_instance_ends_only_where_it_began_and_for_admins() {
+    let machina = registry(web()).await;
+    let (system, id) = (machina.system(), machina.get("web").unwrap().service().spec.instances[1].id);
+    let state = || {
+        let view = machina.get("web").unwrap();
+        let instance = view.instance(id).unwrap().0.clone();
+        (instance.admin_state, instance.admin_reason)
+    };
+    system.set_instance_maintenance("web", id, true, Some("a new disk")).await.unwrap();
+    system.set_instance_maintenance("web", id, true, None).await.unwrap();
+    assert_eq!(state(), (AdminState::Maintenance, Some("a new disk".to_owned())));
+    system.set_instance_maintenance("web", id, false, None).await.unwrap();
+    assert_eq!(state(), (AdminState::Enabled, None));
+    let name = crate::ServiceName::new("web").unwrap();
+    let (admin_state, reason) = (AdminState::Quarantined, Some("its tools changed".to_owned()));
+    let said = Mutation::SetAdminState { name, instance: Some(id), admin_state, reason: reason.clone() };
+    system.apply(vec![said]).await.unwrap();
+    system.set_instance_maintenance("web", id, false, None).await.unwrap();
+    assert_eq!(state(), (AdminState::Quarantined, reason));
+
+    let viewer = machina.scoped(Principal::new("v", Role::Viewer));
+    let refused = viewer.set_instance_maintenance("web", id, false, None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Forbidden, "also where nothing would change");
+    let missing = system.set_instance_maintenance("web", InstanceId::generate(), false, None).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn a_toggle_switches_off_and_on() {
     let machina = registry(web()).await;
     let system = machina.system();

@@ -6,7 +6,7 @@ mod discover;
 mod edit;
 mod groups;
 mod heartbeats;
-mod maintenance;
+mod journal;
 mod measured;
 mod principal;
 mod requests;

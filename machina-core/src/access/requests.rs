@@ -2,7 +2,7 @@
 //! prompts and resources that they publish.
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::principal::Role;
 use super::scoped::{Scoped, no_tool};
@@ -22,7 +22,12 @@ impl Scoped {
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a method that is not
     /// passed on; else as [`Router::call`].
-    pub async fn request(&self, service: &str, request: &UpstreamRequest, options: &CallOptions) -> Result<Value> {
+    pub async fn request(
+        &self,
+        service: &str,
+        request: &UpstreamRequest,
+        options: &CallOptions,
+    ) -> Result<Map<String, Value>> {
         self.principal.require(Role::Developer, "read what services publish")?;
         options.validate()?;
         request.validate()?;
@@ -121,3 +126,7 @@ fn key(ordinal: u64) -> CallKey {
     random ^= random >> 27;
     CallKey { ordinal, random }
 }
+
+#[cfg(test)]
+#[path = "requests_tests.rs"]
+mod tests;

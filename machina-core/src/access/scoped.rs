@@ -16,7 +16,6 @@ use crate::machina::{Applied, Registry, ToolPage, ToolQuery};
 use crate::model::{GroupSpec, Revision};
 use crate::query::{Page, Query};
 use crate::report::{Overview, ServiceHealth, ServiceReport, ToolReport};
-use crate::store::{JournalPage, JournalQuery};
 use crate::view::ServiceView;
 use crate::write::{Mutation, no_service, plan};
 
@@ -77,28 +76,6 @@ impl Scoped {
                 self.core.view.load().find(&own)
             }
         }
-    }
-
-    /// Reads the journal, newest first.
-    ///
-    /// # Errors
-    /// [`Forbidden`](crate::ErrorKind::Forbidden) for the audit trail unless the
-    /// principal is an admin, and for those of one tenant; whatever the store says.
-    pub async fn journal(&self, query: &JournalQuery) -> Result<JournalPage> {
-        if query.kind == crate::store::EntryKind::Audit {
-            self.principal.require(Role::Admin, "read the audit trail")?;
-        }
-        match &query.service {
-            Some(service) => drop(self.service(service.as_str())?),
-            None if self.principal.tenant.is_some() => {
-                return Err(Error::forbidden("name a service: the whole journal belongs to all tenants"));
-            }
-            None => {}
-        }
-        if !(1..=ENTRIES_MAX).contains(&query.limit) {
-            return Err(Error::invalid_field("limit", format!("must be 1 to {ENTRIES_MAX}, is {}", query.limit)));
-        }
-        self.core.journal.read(query).await
     }
 
     /// The registry in numbers, as far as the principal may see it.
@@ -254,9 +231,6 @@ impl Registry for Scoped {
         Self::remove_group(self, name, expected).await
     }
 }
-
-/// How many journal entries one page has at most.
-const ENTRIES_MAX: u32 = 1000;
 
 fn missing(name: &str) -> Error {
     Error::not_found(format!("no service is named `{}`", name.escape_debug()))

@@ -9,8 +9,9 @@
 //! Invariants, each a property test below: S1 only `fall` soft failures in a row
 //! or one hard one take a healthy instance down; S2 a pass zeroes the soft count;
 //! S3 only `rise` passes in a row bring it back; S4 inconclusive evidence changes
-//! nothing, nor does any while the lease is over; S5 evidence older than what was seen changes nothing. What the
-//! operator said (S6) is not in here at all: it cannot be overridden.
+//! nothing, nor does any while the lease is over; S5 evidence older than what was
+//! seen changes nothing. What the operator said (S6) is not in here at all: it
+//! cannot be overridden.
 
 use std::time::Duration;
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::exposure::{ToolMode, ToolPrefix};
 use super::name::{GroupName, Revision, ServiceName};
+use super::policy::length;
 use super::service::from_json;
 use crate::error::{Error, Problem, Result};
 
@@ -118,11 +119,7 @@ impl GroupSpec {
             ("description", Some(self.description.as_str()), 10_000),
             ("tenant", self.tenant.as_deref(), 100),
         ] {
-            let length = text.unwrap_or_default().chars().count();
-            if length > longest {
-                let detail = format!("must have at most {longest} characters, has {length}");
-                problems.push(Problem { field: field.to_owned(), detail });
-            }
+            length(field, text, longest, &mut problems);
         }
         if RESERVED.contains(&self.name.as_str()) {
             let detail = format!("must not be `{}`: `/mcp/{}` is another endpoint", self.name, self.name);

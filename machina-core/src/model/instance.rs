@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, HttpEndpoint, OpenApiEndpoint, StdioEndpoint, UrlEndpoint};
 use super::name::InstanceId;
-use super::policy::{between, duration};
+use super::policy::{between, duration, length};
 use crate::error::Problem;
 
 /// How many characters the reason for an admin state may have.
-const REASON_MAX: usize = 500;
+pub(super) const REASON_MAX: usize = 500;
 
 /// What the operator said about a service or an instance. Always wins over health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -120,17 +120,8 @@ impl Instance {
         }
         let second = Duration::from_secs(1);
         between(&format!("{path}.lease_ttl"), self.lease_ttl, 5 * second, 3600 * second, problems);
-        check_reason(&format!("{path}.admin_reason"), self.admin_reason.as_deref(), problems);
+        length(&format!("{path}.admin_reason"), self.admin_reason.as_deref(), REASON_MAX, problems);
         self.endpoint.check(path, problems);
-    }
-}
-
-/// Appends a problem unless a reason for an admin state is short enough.
-pub(super) fn check_reason(field: &str, reason: Option<&str>, problems: &mut Vec<Problem>) {
-    let length = reason.unwrap_or_default().chars().count();
-    if length > REASON_MAX {
-        let detail = format!("must have at most {REASON_MAX} characters, has {length}");
-        problems.push(Problem { field: field.to_owned(), detail });
     }
 }
 

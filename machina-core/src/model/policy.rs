@@ -116,3 +116,12 @@ pub(crate) fn count(field: &str, value: Option<u32>, most: u32, problems: &mut V
         problems.push(Problem { field: field.to_owned(), detail: format!("must be 1 to {most}, is {value}") });
     }
 }
+
+/// Appends a problem if `text` has more than `most` characters.
+pub(crate) fn length(field: &str, text: Option<&str>, most: usize, problems: &mut Vec<Problem>) {
+    let length = text.unwrap_or_default().chars().count();
+    if length > most {
+        let detail = format!("must have at most {most} characters, has {length}");
+        problems.push(Problem { field: field.to_owned(), detail });
+    }
+}

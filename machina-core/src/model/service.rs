@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::instance::{AdminState, Instance, check_reason};
+use super::instance::{AdminState, Instance, REASON_MAX};
 use super::name::{Revision, ServiceId, ServiceName, Tag};
-use super::policy::{HealthPolicy, RoutingPolicy};
+use super::policy::{HealthPolicy, RoutingPolicy, length};
 use super::sensitive::{Sensitive, SensitiveMap};
 use crate::error::{Error, Problem, Result};
 
@@ -261,18 +261,14 @@ impl ServiceSpec {
             ("tenant", self.tenant.as_deref(), 100),
             ("owner", self.owner.as_deref(), 200),
         ] {
-            let length = text.unwrap_or_default().chars().count();
-            if length > longest {
-                let detail = format!("must have at most {longest} characters, has {length}");
-                problems.push(Problem { field: field.to_owned(), detail });
-            }
+            length(field, text, longest, &mut problems);
         }
         for (field, url) in [("repository_url", &self.repository_url), ("documentation_url", &self.documentation_url)] {
             if url.as_deref().is_some_and(|url| url::Url::parse(url).is_err()) {
                 problems.push(Problem { field: field.to_owned(), detail: "must be an absolute address".to_owned() });
             }
         }
-        check_reason("admin_reason", self.admin_reason.as_deref(), &mut problems);
+        length("admin_reason", self.admin_reason.as_deref(), REASON_MAX, &mut problems);
         self.health_policy.check(&mut problems);
         self.routing_policy.check(&mut problems);
         let mut ids = BTreeSet::new();

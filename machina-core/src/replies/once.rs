@@ -25,6 +25,11 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// When it makes sense to ask again for what is being done.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The least status of an answer that tells of an error, and the one that is
+/// remembered of work that panicked.
+const FAILED: u16 = 400;
+const PANICKED: u16 = 500;
+
 /// How often what has expired is removed.
 const TRIM_EVERY: Duration = Duration::from_secs(600);
 
@@ -109,14 +114,9 @@ impl Scoped {
                 Ok(Begun::New) => {
                     let (answer, answered) = oneshot::channel();
                     drop(tasks.spawn("do once", async move { drop(answer.send(work.await)) }));
-                    match answered.await {
-                        Ok(answer) => {
-                            remember(&*replies, &claim.key, &answer).await;
-                            Ok(Replied { reply: answer.reply, again: false })
-                        }
-                        Err(_) => Err(Error::internal("a bug: the request panicked; the log of the server says more")
-                            .at(Phase::MaybeExecuted)),
-                    }
+                    let answer = answered.await.ok();
+                    remember(&*replies, &claim.key, answer.as_ref()).await;
+                    answer.map(|answer| Replied { reply: answer.reply, again: false }).ok_or_else(panicked)
                 }
             };
             drop(done.send(outcome));
@@ -150,7 +150,8 @@ fn known(progress: ReplyProgress) -> Result<Replied> {
         }
         ReplyProgress::NotKept(status) => {
             let message = format!("the request was answered before with status {status}, and that answer is not kept");
-            Err(Error::conflict(message).with(|context| context.outcome = Some(Outcome::Executed)))
+            let outcome = if status < FAILED { Outcome::Executed } else { Outcome::Unknown };
+            Err(Error::conflict(message).with(|context| context.outcome = Some(outcome)))
         }
         ReplyProgress::Interrupted => {
             let message = "the server ended while it did this request, and whether it was done is not known; find out, \
@@ -160,13 +161,23 @@ fn known(progress: ReplyProgress) -> Result<Replied> {
     }
 }
 
-/// Where this fails, the request stays one that was begun: it is not done again.
-async fn remember(replies: &dyn Replies, key: &ReplyKey, answer: &Answer) {
-    let kept = if answer.error.as_ref().is_some_and(may_be_sent_again) {
-        replies.forget(key).await
-    } else {
-        let keep = if answer.reply.body.len() > BODY_BYTES_MAX { Keep::Status } else { Keep::Whole };
-        replies.finish(key, &answer.reply, keep).await
+fn panicked() -> Error {
+    Error::internal("a bug: the request panicked; the log of the server says more").at(Phase::MaybeExecuted)
+}
+
+/// Keeps what came of the work; there is no answer where it panicked. Where this
+/// fails, the request stays one that was begun: it is not done again.
+async fn remember(replies: &dyn Replies, key: &ReplyKey, answer: Option<&Answer>) {
+    let kept = match answer {
+        Some(Answer { error: Some(error), .. }) if may_be_sent_again(error) => replies.forget(key).await,
+        Some(Answer { reply, .. }) => {
+            let keep = if reply.body.len() > BODY_BYTES_MAX { Keep::Status } else { Keep::Whole };
+            replies.finish(key, reply, keep).await
+        }
+        None => {
+            let reply = Reply { status: PANICKED, headers: Vec::new(), body: Vec::new() };
+            replies.finish(key, &reply, Keep::Status).await
+        }
     };
     if let Err(error) = kept {
         tracing::error!(%error, "the answer to a request with an idempotency key was not remembered");

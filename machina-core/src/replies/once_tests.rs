@@ -141,7 +141,10 @@ async fn what_panicked_is_not_done_again() {
     let panics = async { panic!("it is there to panic") };
     let error = scoped.once("k", hash("r"), panics).await.unwrap_err();
     assert_eq!((error.kind(), error.context().outcome), (ErrorKind::Internal, Some(Outcome::Unknown)));
-    scoped.once("k", hash("r"), work.answering(None, 3)).await.unwrap_err();
+    let again = scoped.once("k", hash("r"), work.answering(None, 3)).await.unwrap_err();
+    let context = again.context();
+    assert_eq!((again.kind(), context.outcome), (ErrorKind::Conflict, Some(Outcome::Unknown)));
+    assert_eq!(context.retry_after_ms, None, "there is nothing to wait for: {again}");
     assert_eq!(work.count(), 0);
 }
 

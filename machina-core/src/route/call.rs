@@ -245,7 +245,8 @@ impl<O: Outbound> Progressing<'_, O> {
             context.attempts = u32::try_from(self.attempts.len()).ok();
             context.instance = self.attempts.last().map(|attempt| attempt.instance.to_string());
             context.outcome = match context.phase {
-                Some(Phase::Answered) => Some(Outcome::Executed),
+                // An answer that is no result does not say what was done.
+                Some(Phase::Answered) => context.outcome.or(Some(Outcome::Executed)),
                 _ if unknown => Some(Outcome::Unknown),
                 Some(phase) => Some(phase.outcome()),
                 None => Some(Outcome::NotExecuted),

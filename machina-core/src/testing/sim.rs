@@ -34,6 +34,8 @@ pub enum Behaviour {
     Reject,
     /// Reports progress of a call, then loses the connection.
     LoseAfterProgress,
+    /// Executes calls, and answers with a request for input instead of a result.
+    AsksForInput,
 }
 
 #[derive(Debug)]
@@ -264,7 +266,11 @@ impl SimSession {
             Behaviour::Reject => return Err(Error::rejected("invalid params").at(Phase::Answered)),
             Behaviour::Unauthorised => return Err(unauthorised()),
             Behaviour::Wedged => std::future::pending().await,
-            Behaviour::Up | Behaviour::Refuse | Behaviour::LoseAnswers | Behaviour::LoseAfterProgress => {}
+            Behaviour::Up
+            | Behaviour::Refuse
+            | Behaviour::LoseAnswers
+            | Behaviour::LoseAfterProgress
+            | Behaviour::AsksForInput => {}
         }
         self.sims.with(&self.instance, |sim| sim.executions += 1);
         if let Some(progress) = &context.progress {
@@ -275,6 +281,7 @@ impl SimSession {
             Behaviour::LoseAnswers | Behaviour::LoseAfterProgress => {
                 Err(Error::lost("connection reset").at(Phase::MaybeExecuted))
             }
+            Behaviour::AsksForInput => Ok(result(json!({"resultType": "input_required", "inputRequests": {}}))),
             _ if tool == "add" && arguments.contains_key("fail") => {
                 Ok(result(json!({"content": [{"type": "text", "text": "no such account"}], "isError": true})))
             }

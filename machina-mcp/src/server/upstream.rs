@@ -1,13 +1,11 @@
 //! What goes to services and comes back: calls of tools, and requests for what
-//! they publish besides. Refuses an answer that is not the result which was
-//! asked for: Machina tells services that it can neither ask a person nor follow
-//! a task, so one that does not care breaks the protocol.
+//! they publish besides. Adds what MCP says of an error, and judges no answer.
 
-use machina_core::{CallOptions, Error, Outcome, Result, Router, Scoped, ServiceName, ToolCall, UpstreamRequest};
+use machina_core::{CallOptions, Error, Result, Router, Scoped, ServiceName, ToolCall, UpstreamRequest};
 use serde_json::Value;
 
 use super::logging::signed;
-use super::rpc::{METHOD_NOT_FOUND, Object, Request, shown};
+use super::rpc::{METHOD_NOT_FOUND, Object, Request};
 
 /// The keys in `_meta` that carry the context of a trace (W3C Trace Context and
 /// Baggage), and how long a value of each may be.
@@ -25,65 +23,24 @@ pub(super) fn trace(request: &Request) -> Object {
 /// Carries a call to a service; the result is the upstream's own.
 ///
 /// # Errors
-/// Whatever the facade says; [`Rejected`](machina_core::ErrorKind::Rejected) for
-/// an answer that is no result.
+/// Whatever the facade says.
 pub(super) async fn carry(scoped: &Scoped, call: &ToolCall, options: &CallOptions) -> Result<Object> {
-    let of_call = |error: Error| {
-        error.with(|context| {
-            context.service = Some(call.service.to_string());
-            context.tool = Some(call.tool.to_string());
-        })
-    };
     let options = &*signed(options, &call.service);
     let report = scoped.call(call, options).await.map_err(|error| explained(scoped, call, error))?;
-    let (instance, attempts) = (report.instance, report.attempts.len());
-    let result = complete(report.annotated().0, call.tool.as_str()).map_err(|error| {
-        of_call(error).with(|context| {
-            context.instance = Some(instance.to_string());
-            context.attempts = u32::try_from(attempts).ok();
-        })
-    })?;
-    Ok(result)
+    Ok(report.annotated().0)
 }
 
 /// Asks a service for something that it publishes.
 ///
 /// # Errors
-/// As [`carry`].
+/// Whatever the facade says.
 pub(super) async fn ask(
     scoped: &Scoped,
     service: &ServiceName,
     request: &UpstreamRequest,
     options: &CallOptions,
 ) -> Result<Object> {
-    let options = &*signed(options, service);
-    let result = match scoped.request(service.as_str(), request, options).await? {
-        Value::Object(result) => complete(result, &request.method),
-        _ => Err(Error::rejected(format!("the answer to {} is not an object", request.method))),
-    };
-    result.map_err(|error| error.with(|context| context.service = Some(service.to_string())))
-}
-
-/// `result`, unless it is something else than the result of `what`.
-fn complete(result: Object, what: &str) -> Result<Object> {
-    let instead = match result.get("resultType").and_then(Value::as_str) {
-        Some("complete") => return Ok(result),
-        Some("input_required") => {
-            "asks for input (`input_required`), which Machina told it that it cannot give".to_owned()
-        }
-        Some("task") => "began a task, which Machina told it that it cannot follow".to_owned(),
-        Some(other) => format!("is of the type `{}`, which Machina does not know", shown(other)),
-        // The older era has no types; a task is told by its handle.
-        None if result.contains_key("content")
-            || !result.get("task").is_some_and(|task| task["taskId"].is_string()) =>
-        {
-            return Ok(result);
-        }
-        None => "began a task, which Machina told it that it cannot follow".to_owned(),
-    };
-    let error = Error::rejected(format!("the answer to `{}` is no result: it {instead}", shown(what)));
-    // It was sent and taken; what has been done, and what still will be, nobody says.
-    Err(error.with(|context| context.outcome = Some(Outcome::Unknown)))
+    scoped.request(service.as_str(), request, &signed(options, service)).await
 }
 
 /// The error of a call, with what the definition of the tool says about it.
@@ -123,28 +80,5 @@ mod tests {
         assert_eq!(Value::Object(of(more)), all);
         assert_eq!(of(json!({"traceparent": 7, "baggage": "x".repeat(8193)})), Object::new());
         assert_eq!(of(json!("odd")), Object::new());
-    }
-
-    #[test]
-    fn only_a_result_passes_for_one() {
-        for result in [
-            json!({"content": []}),
-            json!({"resultType": "complete"}),
-            json!({"messages": []}),
-            json!({"content": [], "task": {"taskId": "a word of the tool"}}),
-            json!({"task": "a word of the server"}),
-        ] {
-            assert_eq!(complete(object(result.clone()), "t").unwrap(), object(result));
-        }
-        for (result, said) in [
-            (json!({"resultType": "input_required", "inputRequests": {}, "requestState": "s"}), "asks for input"),
-            (json!({"resultType": "task", "taskId": "1"}), "began a task"),
-            (json!({"resultType": "hologram", "content": []}), "`hologram`"),
-            (json!({"task": {"taskId": "1", "status": "working"}}), "began a task"),
-        ] {
-            let error = complete(object(result), "t").unwrap_err();
-            assert_eq!((error.kind().code(), error.context().outcome), ("rejected", Some(Outcome::Unknown)));
-            assert!(error.message().contains(said), "{error}");
-        }
     }
 }
