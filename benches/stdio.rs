@@ -124,7 +124,8 @@ fn result(request: &Value) -> Value {
         "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}});
     match request["method"].as_str().unwrap_or_default() {
         "server/discover" => json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
-            "capabilities": {"tools": {}}, "_meta": {"io.modelcontextprotocol/serverInfo": server}}),
+            "capabilities": {"tools": {}}, "ttlMs": 300_000, "cacheScope": "public",
+            "_meta": {"io.modelcontextprotocol/serverInfo": server}}),
         "initialize" => json!({"protocolVersion": request["params"]["protocolVersion"],
             "capabilities": {"tools": {}}, "serverInfo": server}),
         "tools/list" => json!({"resultType": "complete", "tools": [tool], "ttlMs": 300_000, "cacheScope": "public"}),

@@ -77,8 +77,8 @@ pub use model::{
     Revision, RoutingPolicy, Sensitive, SensitiveMap, Service, ServiceId, ServiceName, ServiceSpec, StdioEndpoint, Tag,
     Tool, ToolCall, ToolHints, ToolMode, ToolName, ToolPattern, ToolPrefix, ToolResult, UrlEndpoint,
 };
-pub use quiet::quietly;
 pub use query::{Order, Page, Query};
+pub use quiet::quietly;
 pub use replies::{
     Answer, Begun, Claim, Keep, MemoryReplies, Replied, Replies, Reply, ReplyKey, ReplyProgress, RequestHash,
 };

@@ -12,5 +12,6 @@ mod server;
 
 pub use client::Client;
 pub use server::{
-    ConnectAnswer, ConnectRequest, Extensions, ServerConfig, Snippet, check_bind, openapi_document, router, router_with, serve,
+    ConnectAnswer, ConnectRequest, Extensions, ServerConfig, Snippet, check_bind, openapi_document, router,
+    router_with, serve,
 };

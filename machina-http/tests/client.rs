@@ -28,8 +28,8 @@ struct Remote {
 mod behaves_as_the_registry_does {
     use async_trait::async_trait;
     use machina_core::{
-        Applied, CallOptions, CallReport, EventStream, Explanation, GroupReport, GroupSpec, Mutation, Page, Query, Registry, Result, Revision,
-        Router, ServiceHealth, ServiceReport, ToolCall, ToolPage, ToolQuery, ToolReport,
+        Applied, CallOptions, CallReport, EventStream, Explanation, GroupReport, GroupSpec, Mutation, Page, Query,
+        Registry, Result, Revision, Router, ServiceHealth, ServiceReport, ToolCall, ToolPage, ToolQuery, ToolReport,
     };
 
     use super::{Remote, Server, Subject};
@@ -266,7 +266,9 @@ async fn a_nested_api_is_reached_through_its_path() {
     let address = listener.local_addr().unwrap();
     let nested = axum::Router::new().nest("/registry", router(machina.clone(), &ServerConfig::default()));
     let tasks = machina_core::Tasks::new();
-    drop(tasks.spawn("serve", async move { serve(listener, nested, &ServerConfig::default(), std::future::pending()).await.unwrap() }));
+    drop(tasks.spawn("serve", async move {
+        serve(listener, nested, &ServerConfig::default(), std::future::pending()).await.unwrap()
+    }));
     for base in [format!("http://{address}/registry"), format!("http://{address}/registry/")] {
         let client = Client::new(&base).unwrap();
         client.apply(vec![Mutation::Put(service("a", &[]))]).await.unwrap();

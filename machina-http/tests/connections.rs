@@ -140,6 +140,41 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
     assert!(begun.elapsed() >= idle / 2 && begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
 }
 
+/// A server with one place for a connection, and an answer that no buffer holds.
+async fn with_one_place(idle_timeout: Duration) -> Server {
+    let large = get(|| async { vec![b'x'; LARGE] });
+    let config = ServerConfig { idle_timeout, connections_max: 1, ..ServerConfig::default() };
+    Server::with(config, Config::default(), Router::new().route("/large", large)).await
+}
+
+const LARGE: usize = 64 * 1024 * 1024;
+const ASK_FOR_IT: &[u8] = b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_holds_no_connection() {
+    let idle = Duration::from_millis(300);
+    let server = with_one_place(idle).await;
+    let (mut stalled, begun) = (connected(&server).await, Instant::now());
+    stalled.write_all(ASK_FOR_IT).await.unwrap();
+    let mut second = connected(&server).await;
+    assert!(exchange(&mut second, "/livez").await.contains("alive"), "its turn comes");
+    assert!(begun.elapsed() >= idle && begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    assert!(rest(&mut stalled).await.len() < LARGE);
+}
+
+#[tokio::test]
+async fn who_takes_an_answer_slowly_gets_all_of_it() {
+    let server = with_one_place(Duration::from_secs(1)).await;
+    let mut stream = connected(&server).await;
+    stream.write_all(ASK_FOR_IT).await.unwrap();
+    let (mut bytes, mut read) = (vec![0; 1024 * 1024], 0);
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        read += timeout(PATIENCE, stream.read(&mut bytes)).await.expect("more of it").unwrap();
+    }
+    assert!(read + rest(&mut stream).await.len() > LARGE);
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait() {
     let server = started(ServerConfig { connections_max: 2, ..ServerConfig::default() }).await;
@@ -192,6 +227,29 @@ async fn the_end_waits_for_what_runs_and_for_nothing_else() {
     assert!(answer.contains("connection: close"), "{answer}");
     timeout(PATIENCE, served).await.expect("the server ends").unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn the_end_waits_a_moment_for_the_rest_of_a_body() {
+    const HEAD: &[u8] = b"POST /api/v1/groups HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                          content-length: 12\r\n\r\n{\"name\"";
+    let (address, stop, served) = stoppable(ServerConfig::default()).await;
+    let (mut whole, mut half) =
+        (TcpStream::connect(&address).await.unwrap(), TcpStream::connect(&address).await.unwrap());
+    for stream in [&mut whole, &mut half] {
+        stream.write_all(HEAD).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.cancel();
+    let begun = Instant::now();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    whole.write_all(b":\"g\"}").await.unwrap();
+    let answer = rest(&mut whole).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let answer = rest(&mut half).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("the server stops"), "{answer}");
+    timeout(PATIENCE, served).await.expect("the server ends").unwrap();
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -49,7 +49,9 @@ async fn a_page_that_is_named_may_do_everything() {
         let answer = server.send("GET", path, &[("origin", PAGE)], None).await;
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (status, PAGE), "{path}");
         let exposed = answer.header("access-control-expose-headers");
-        for header in ["etag", "link", "location", "x-machina-revision", "x-request-id", "retry-after"] {
+        for header in
+            ["etag", "link", "location", "x-machina-revision", "x-request-id", "retry-after", "idempotency-replayed"]
+        {
             assert!(exposed.contains(header), "{header}: {exposed}");
         }
         let varies = answer.headers.get_all("vary").iter().any(|vary| vary.to_str().unwrap().contains("origin"));

@@ -60,8 +60,12 @@ async fn a_wrong_record_names_the_field() {
     let other = server.send("PUT", "/api/v1/groups/g", &[], Some(r#"{"name": "h"}"#)).await;
     other.assert_problem("another name", 422, "invalid");
     assert_eq!(other.field(), "#/name");
-    let missing = server.send("PUT", "/api/v1/groups/h", &[("if-match", "\"1\"")], Some("{}")).await;
-    missing.assert_problem("nothing to replace", 404, "not_found");
+    for any in ["\"1\"", "*"] {
+        let missing = server.send("PUT", "/api/v1/groups/h", &[("if-match", any)], Some("{}")).await;
+        missing.assert_problem("nothing to replace", 404, "not_found");
+    }
+    let there = server.send("PUT", "/api/v1/groups/g", &[("if-match", "*")], Some("{}")).await;
+    assert_eq!(there.status, 200, "{}", there.text);
     server.send("DELETE", "/api/v1/groups/h", &[], None).await.assert_problem("nothing", 404, "not_found");
 }
 

@@ -126,6 +126,7 @@ async fn wrong_reasons_are_refused() {
         let long = server.post(path, json!({"reason": "x".repeat(501)})).await;
         long.assert_problem(path, 422, "invalid");
         assert_eq!(long.field(), "#/reason", "{}", long.text);
+        assert!(long.body["detail"].as_str().unwrap().starts_with("reason: "), "{}", long.text);
         for (body, status) in [("{\"why\": \"x\"}", 422), ("{\"reason\": 7}", 422), ("{", 400), ("[]", 422)] {
             server.send("POST", path, &[], Some(body)).await.assert_problem(body, status, "invalid");
         }

@@ -32,7 +32,8 @@ pub struct ServerConfig {
     /// How long the head of a request may take to arrive.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub header_timeout: Duration,
-    /// How long a connection may be idle between two requests.
+    /// How long a connection may be idle between two requests, and how long its peer
+    /// may take nothing of an answer.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub idle_timeout: Duration,
     /// How long a server that was told to stop still takes requests, while

@@ -1,6 +1,6 @@
 //! One connection: a request after another, each answered by the router. Refuses
-//! to wait for a head that does not come, for a peer that says nothing any more,
-//! and, when the server stops, for anything but running requests.
+//! to wait for a head that does not come, for a peer that says or takes nothing any
+//! more, and, when the server stops, for anything but running requests.
 
 use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
@@ -77,9 +77,9 @@ impl Door {
                 Awaited::Answer => return Poll::Pending,
                 Awaited::Head | Awaited::Request if told => return Poll::Ready(()),
                 Awaited::Head => self.header_timeout,
-                Awaited::Request => self.idle_timeout,
+                Awaited::Request | Awaited::Taking => self.idle_timeout,
             };
-            patience.poll_out(cx, (activity.awaited(), activity.requests()), limit)
+            patience.poll_out(cx, (activity.awaited(), activity.progress()), limit)
         }))
         .await;
     }

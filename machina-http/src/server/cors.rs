@@ -11,6 +11,7 @@ use http::header::{
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::answer::REQUEST_ID;
+use super::once::{KEY, REPLAYED};
 use super::services::REVISION;
 
 /// How long a browser need not ask again.
@@ -31,12 +32,12 @@ pub(super) fn for_pages(router: Router, origins: &[String]) -> Router {
             IF_MATCH,
             IF_NONE_MATCH,
             REQUEST_ID,
-            HeaderName::from_static("idempotency-key"),
+            KEY,
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("mcp-protocol-version"),
             HeaderName::from_static("mcp-session-id"),
         ])
-        .expose_headers([ETAG, LINK, LOCATION, RETRY_AFTER, REVISION, REQUEST_ID])
+        .expose_headers([ETAG, LINK, LOCATION, RETRY_AFTER, REVISION, REQUEST_ID, REPLAYED])
         .max_age(MAX_AGE);
     router.layer(layer)
 }

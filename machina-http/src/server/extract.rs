@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::rejection::PathRejection;
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 use super::App;
 use super::failure::{Failure, Part};
+use super::listen::Stopping;
 use super::place::place_of_refusal;
 
 /// The registry as the one who asks sees it.
@@ -208,10 +210,15 @@ fn parsed(bytes: &[u8]) -> Result<Value, Failure> {
     if bytes.is_empty() {
         return Err(syntax("body".to_owned(), "is empty: send a JSON object".to_owned()));
     }
-    strict_from_slice(bytes).map_err(|error| match place_of_refusal(bytes) {
+    let value = strict_from_slice(bytes).map_err(|error| match place_of_refusal(bytes) {
         Some(field) => syntax(field, error.to_string()),
         None => syntax("body".to_owned(), format!("is not JSON: {error}")),
-    })
+    })?;
+    match value {
+        Value::Object(_) => Ok(value),
+        // Serde would read the fields of a record from a list, too.
+        _ => Err(Failure::of(Part::Record)(Error::invalid_field("body", "must be a JSON object"))),
+    }
 }
 
 async fn body(request: Request, app: &App) -> Result<Vec<u8>, Failure> {
@@ -220,10 +227,25 @@ async fn body(request: Request, app: &App) -> Result<Vec<u8>, Failure> {
     if declared.is_some_and(|length: usize| length > limit) {
         return Err(too_long(limit));
     }
-    let patience = app.config.request_timeout;
-    tokio::time::timeout(patience, collect(request.into_body(), limit)).await.map_err(|_| {
-        Failure::of(Part::Arrival)(Error::timeout(format!("the body had not arrived after {patience:?}")))
-    })?
+    let (patience, (head, body)) = (app.config.request_timeout, request.into_parts());
+    let late = |message: String| Failure::of(Part::Arrival)(Error::timeout(message));
+    tokio::select! {
+        biased;
+        arrived = tokio::time::timeout(patience, collect(body, limit)) => {
+            arrived.map_err(|_| late(format!("the body had not arrived after {patience:?}")))?
+        }
+        () = stopped(head.extensions.get()) => Err(late("the server stops, and the body had not arrived".to_owned())),
+    }
+}
+
+/// How long bodies may still take to arrive when the server stops.
+const ARRIVAL_AFTER_STOP: Duration = Duration::from_secs(3);
+
+/// Resolves so long after the server has begun to answer only what runs.
+async fn stopped(stopping: Option<&Stopping>) {
+    let Some(stopping) = stopping else { return std::future::pending().await };
+    stopping.draining().await;
+    tokio::time::sleep(ARRIVAL_AFTER_STOP).await;
 }
 
 fn is_one_of(types: &[&str], content_type: Option<&HeaderValue>) -> bool {

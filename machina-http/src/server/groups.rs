@@ -2,7 +2,7 @@
 
 use axum::extract::OriginalUri;
 use axum::response::{IntoResponse, Response};
-use http::header::LOCATION;
+use http::header::{IF_MATCH, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use machina_core::{Error, ErrorKind, GroupReport, GroupSpec, Page, Registry, Revision};
 use serde_json::Value;
@@ -69,6 +69,9 @@ pub(super) async fn put(
         return Err(wrong(Error::invalid_field("name", detail)));
     }
     let known = Registry::group(&caller, &name).await;
+    if let (Some(_), Err(missing)) = (headers.get(IF_MATCH), &known) {
+        return Err(missing.clone().into());
+    }
     let report = Registry::put_group(&caller, spec, expected, false).await.map_err(&wrong)?;
     match known {
         Err(error) if error.kind() == ErrorKind::NotFound => made(&report, uri.path()),

@@ -46,8 +46,9 @@ fn check_host(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), 
         (None, Some(host)) => Authority::try_from(host.as_bytes()).ok(),
         (None, None) => None,
     };
-    let Some(authority) = authority else {
-        return Err(Failure::of(Part::Headers)(Error::invalid_field("host", "must be a host name or address")));
+    let Some(authority) = authority.filter(is_plain) else {
+        let detail = "must be a host name or address, perhaps with a port";
+        return Err(Failure::of(Part::Headers)(Error::invalid_field("host", detail)));
     };
     if !is_known(authority.host(), allowed) {
         let message = format!(
@@ -57,6 +58,13 @@ fn check_host(uri: &Uri, headers: &HeaderMap, allowed: &[String]) -> Result<(), 
         return Err(Error::forbidden(message).into());
     }
     Ok(())
+}
+
+/// Whether there is nothing before the host, and nothing but a number after it:
+/// `…/connect` shows the whole of it in a command.
+fn is_plain(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host());
+    port.is_some_and(|port| matches!(port, "" | ":") || authority.port_u16().is_some())
 }
 
 fn check_origin(headers: &HeaderMap, allowed: &[String], pages: &[String]) -> Result<(), Failure> {
@@ -128,8 +136,20 @@ mod tests {
 
     #[test]
     fn foreign_hosts_and_origins_do_not() {
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "127.0.0.1.nip.io", "0.0.0.0", "u@evil", ""]
-        {
+        let hosts = [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "127.0.0.1.nip.io",
+            "0.0.0.0",
+            "u@evil",
+            "u@localhost",
+            "u:1@localhost:8000",
+            "localhost:$(id)",
+            "localhost:99999",
+            "",
+        ];
+        for host in hosts {
             assert!(verdict(Some(host), None).is_err(), "{host}");
         }
         assert!(verdict(None, None).is_err());

@@ -14,8 +14,8 @@ use super::App;
 use super::answer::REQUEST_ID;
 use super::failure::{Failure, Part};
 
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The field of a body that may have the key instead of the header.
 const FIELD: &str = "idempotency_key";

@@ -2,7 +2,7 @@
 //! that it is alive.
 
 use axum::response::Response;
-use machina_core::{Heartbeat, ServiceHealth};
+use machina_core::{Error, Heartbeat, ServiceHealth};
 use serde::Deserialize;
 
 use super::extract::{Caller, InPath, NoBody, OptionalJson, Parameters};
@@ -62,13 +62,10 @@ pub(super) async fn end_instance_maintenance(
 }
 
 /// In the record, the reason has another name than in the request.
-fn of_reason(error: machina_core::Error) -> Failure {
-    let renamed = error.with(|context| {
-        for problem in context.problems.iter_mut().filter(|problem| problem.field.ends_with("admin_reason")) {
-            "reason".clone_into(&mut problem.field);
-        }
-    });
-    Failure::of(Part::Record)(renamed)
+fn of_reason(error: Error) -> Failure {
+    let problem = error.context().problems.iter().find(|problem| problem.field.ends_with("admin_reason"));
+    let renamed = problem.map(|problem| Error::invalid_field("reason", problem.detail.as_str()));
+    Failure::of(Part::Record)(renamed.unwrap_or(error))
 }
 
 pub(super) async fn check(

@@ -20,8 +20,10 @@ use super::turned_down::turned_down;
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaited {
-    /// The answer to a request, or that the peer takes it.
+    /// The answer to a request.
     Answer,
+    /// That the peer takes what was written to it.
+    Taking,
     /// The rest of the head of a request.
     Head,
     /// The next request.
@@ -39,24 +41,28 @@ pub(super) struct Activity {
     heard: AtomicBool,
     /// The peer did not take all that was written to it.
     owing: AtomicBool,
+    /// How often it took some.
+    taken: AtomicU64,
     /// What is written belongs to a request that was handed on.
     answering: AtomicBool,
 }
 
 impl Activity {
     pub(super) fn awaited(&self) -> Awaited {
-        if self.is_running() || self.owing.load(Relaxed) {
+        if self.owing.load(Relaxed) {
+            Awaited::Taking
+        } else if self.is_running() {
             Awaited::Answer
-        } else if self.heard.load(Relaxed) || self.requests() == 0 {
+        } else if self.heard.load(Relaxed) || self.begun.load(Relaxed) == 0 {
             Awaited::Head
         } else {
             Awaited::Request
         }
     }
 
-    /// How many requests there were.
-    pub(super) fn requests(&self) -> u64 {
-        self.begun.load(Relaxed)
+    /// A number that grows with each request, and whenever the peer takes something.
+    pub(super) fn progress(&self) -> u64 {
+        self.begun.load(Relaxed).wrapping_add(self.taken.load(Relaxed))
     }
 
     fn is_running(&self) -> bool {
@@ -160,6 +166,9 @@ impl Socket {
 
     fn noted(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.activity.owing.store(outcome.is_pending(), Relaxed);
+        if outcome.is_ready() {
+            self.activity.taken.fetch_add(1, Relaxed);
+        }
         outcome
     }
 }

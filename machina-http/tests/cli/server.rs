@@ -186,7 +186,7 @@ async fn the_server_on_this_machine_is_asked_and_its_store_is_not_opened_twice()
     assert_eq!((&services[0]["name"], &services[0]["status"]), (&json!("small"), &json!("healthy")), "{services}");
     world.on_store(&["services"]).await.ended(4).complains(&["--url"]);
     let taken = world.run(&["serve", "--listen", &address, "--store", "memory:"]).await.ended(4);
-    taken.complains(&[&address, "--listen"]);
+    taken.complains(&[&address, "a Machina serves there already", "--listen"]);
     let mut command = world.command(&["tools", "--json"]);
     let output = command.env("MACHINA_URL", &served.url).output().await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap().as_array().map(Vec::len), Some(5));

@@ -190,6 +190,10 @@ async fn tools_have_one_name_each() {
     let both = server.post("/mcp/call_tool", json!({"tool_name": "calculator"})).await;
     both.assert_problem("two services have it", 422, "invalid");
     assert!(both.text.contains("`math__calculator` or `twin__calculator`"), "{}", both.text);
+    // Each `__` is a place where the service could end: too many are not looked at.
+    let long = server.post("/mcp/call_tool", json!({"tool_name": "_".repeat(200_000)})).await;
+    long.assert_problem("a name as long as a book", 422, "invalid");
+    assert_eq!((long.field(), long.text.len() < 1000), ("#/tool_name", true), "{}", long.text);
     let none = server.post("/mcp/call_tool", json!({"tool_name": "twin__nothing"})).await;
     none.assert_problem("no tool", 404, "not_found");
 }
@@ -300,6 +304,11 @@ async fn the_job_checks_everything_for_those_who_know_the_secret() {
         let refused = run(&server, wrong).await;
         assert_eq!((refused.status, refused.body), (401, json!({"error": "Unauthorized"})), "{wrong}");
     }
+    let talkative = [("x-cron-secret", SECRET)];
+    let refused = server.send("POST", "/api/jobs/health-check", &talkative, Some("[1]")).await;
+    assert_eq!((refused.status, &refused.body["code"]), (400, &json!("VALIDATION_ERROR")), "{}", refused.text);
+    let refused = server.send("POST", "/api/jobs/health-check?x=1", &[], Some("[1]")).await;
+    assert_eq!((refused.status, refused.body), (401, json!({"error": "Unauthorized"})), "the secret counts first");
     let without = Server::start().await;
     for guess in ["", "undefined", SECRET] {
         assert_eq!(run(&without, guess).await.status, 401, "no secret is set, and so nobody knows it");

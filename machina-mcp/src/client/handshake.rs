@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{
-    Dialect, LEGACY_VERSION, Link, MODERN_VERSION, Request, Stage, client_capabilities, client_info, shown,
+    Dialect, LEGACY_VERSION, Link, MODERN_VERSION, Request, Stage, client_info, legacy_capabilities, shown,
 };
 use super::wire::{HEADER_MISMATCH, Object};
 
@@ -68,7 +68,7 @@ pub(crate) async fn discover(link: &dyn Link) -> Result<Greeting> {
 pub(crate) async fn initialize(link: &dyn Link) -> Result<Greeting> {
     let params = object(json!({
         "protocolVersion": LEGACY_VERSION,
-        "capabilities": client_capabilities(),
+        "capabilities": legacy_capabilities(),
         "clientInfo": client_info(),
     }));
     let asked = Dialect::legacy(LEGACY_VERSION);

@@ -6,6 +6,7 @@
 //! Own code because the clients of hyper-util and reqwest drive each connection
 //! in a task, and spend several times as much on a request.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -29,7 +30,6 @@ use tokio::time::{Instant, sleep, timeout};
 use url::{Host, Url};
 
 /// A pool of connections to one server.
-#[derive(Debug)]
 pub(super) struct Direct {
     host: String,
     port: u16,
@@ -66,12 +66,12 @@ type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driver: Pin<Box<Driver>>,
+    /// `None` once it is over: only what is dropped gives back what it did not send.
+    driver: Option<Pin<Box<Driver>>>,
     used: Instant,
 }
 
 /// A response whose body still comes over its connection.
-#[derive(Debug)]
 pub(super) struct DirectResponse {
     pub(super) head: Response<()>,
     body: Incoming,
@@ -148,7 +148,7 @@ impl Direct {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
             stream.set_nodelay(true)?;
             let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-            Ok(Connection { sender, driver: Box::pin(driver), used: Instant::now() })
+            Ok(Connection { sender, driver: Some(Box::pin(driver)), used: Instant::now() })
         };
         let limit = self.limits.connect_timeout;
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}"));
@@ -191,8 +191,15 @@ impl Direct {
 impl Connection {
     /// Whether it takes another request; a server that has closed it is noticed here.
     async fn is_usable(&mut self) -> bool {
-        let open = poll_fn(|cx| Poll::Ready(self.driver.as_mut().poll(cx).is_pending())).await;
-        open && self.sender.is_ready()
+        poll_fn(|cx| Poll::Ready(!self.is_over(cx))).await && self.sender.is_ready()
+    }
+
+    /// Makes progress; true once there is no more to make.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+            self.driver = None;
+        }
+        self.driver.is_none()
     }
 
     async fn exchange(
@@ -200,12 +207,25 @@ impl Connection {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (driver, mut over) = (&mut self.driver, false);
         poll_fn(|cx| {
-            over = over || driver.as_mut().poll(cx).is_ready();
+            self.is_over(cx);
             answer.as_mut().poll(cx)
         })
         .await
+    }
+}
+
+/// Shows no path: it may hold a secret.
+impl fmt::Debug for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Direct").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+/// Shows no header: one may hold the id of a session.
+impl fmt::Debug for DirectResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectResponse").field("status", &self.head.status()).finish_non_exhaustive()
     }
 }
 
@@ -223,8 +243,7 @@ impl DirectResponse {
         if let Poll::Ready(chunk) = self.poll_body(cx) {
             return Poll::Ready(chunk);
         }
-        let over = |connection: &mut Connection| connection.driver.as_mut().poll(cx).is_ready();
-        if self.connection.as_mut().is_some_and(over) {
+        if self.connection.as_mut().is_some_and(|connection| connection.is_over(cx)) {
             // What it has read before it ended is still in the body.
             self.connection = None;
         }
@@ -252,5 +271,100 @@ impl DirectResponse {
         {
             self.pool.keep(connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn pool(path: &str) -> (TcpListener, Arc<Direct>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}{path}", listener.local_addr().unwrap())).unwrap();
+        let limits = Limits { connect_timeout: PATIENCE, idle_max: 4, idle_timeout: PATIENCE };
+        (listener, Direct::for_url(&url, limits, Tasks::new()).unwrap())
+    }
+
+    /// Reads one request, which ends with `body`, and answers it.
+    async fn serve_one(stream: &mut TcpStream, answer: &[u8]) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(b"body") {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0);
+        }
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_meets_the_end_of_its_connection_is_given_back_unsent() {
+        let (listener, direct) = pool("/").await;
+        let mut connection = direct.connect().await.unwrap();
+        assert!(connection.is_usable().await);
+        // The end comes after the connection was found to be open.
+        drop(listener.accept().await.unwrap());
+        sleep(Duration::from_millis(50)).await;
+        let request = Request::new(Full::new(Bytes::from_static(b"body")));
+        let mut failed = timeout(PATIENCE, connection.exchange(request)).await.expect("it is over").unwrap_err();
+        assert!(failed.take_message().is_some(), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_sent_is_not_given_back() {
+        let (listener, direct) = pool("/").await;
+        let mut connection = direct.connect().await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let request = Request::new(Full::new(Bytes::from_static(b"body")));
+        let (failed, read) = tokio::join!(timeout(PATIENCE, connection.exchange(request)), async move {
+            let read = serve_one(&mut stream, b"").await;
+            drop(stream);
+            read
+        });
+        assert!(read.ends_with("body"), "{read}");
+        assert!(failed.expect("it is over").unwrap_err().take_message().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_when_its_response_was_read_and_no_secret_is_shown() {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nmcp-session-id: hidden\r\ncontent-length: 2\r\n\r\nok";
+        let (listener, direct) = pool("/?key=hidden").await;
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            ([serve_one(&mut stream, ANSWER).await, serve_one(&mut stream, ANSWER).await], stream)
+        };
+        let asking = async {
+            for _ in 0..2 {
+                let mut response = direct.post(HeaderMap::new(), Bytes::from_static(b"body")).await.unwrap();
+                assert!(!format!("{direct:?}{response:?}").contains("hidden"));
+                assert_eq!(response.chunk().await.unwrap().unwrap(), "ok");
+                assert_eq!(response.chunk().await.unwrap(), None);
+                assert_eq!(direct.idle().len(), 1);
+            }
+        };
+        let both = timeout(PATIENCE, async { tokio::join!(serving, asking) });
+        let ((requests, _open), ()) = both.await.expect("both end");
+        assert!(requests.iter().all(|request| request.starts_with("POST /?key=hidden HTTP/1.1")), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_request_was_read_is_an_answer_and_ends_the_connection() {
+        let (listener, direct) = pool("/").await;
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 16];
+            stream.read_exact(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+            stream
+        };
+        let asking = async {
+            let mut response = direct.post(HeaderMap::new(), vec![b'x'; 64 * 1024 * 1024].into()).await.unwrap();
+            assert_eq!(response.head.status(), 413);
+            assert_eq!(response.chunk().await.unwrap().unwrap(), "no");
+            assert!(direct.idle().is_empty(), "the rest of the request has nowhere to go");
+        };
+        timeout(PATIENCE, async { tokio::join!(serving, asking) }).await.expect("both end");
     }
 }

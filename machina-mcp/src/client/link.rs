@@ -41,7 +41,7 @@ impl Dialect {
         let meta = meta_of(params);
         meta.insert("io.modelcontextprotocol/protocolVersion".into(), self.version.as_str().into());
         meta.insert("io.modelcontextprotocol/clientInfo".into(), client_info());
-        meta.insert("io.modelcontextprotocol/clientCapabilities".into(), client_capabilities());
+        meta.insert("io.modelcontextprotocol/clientCapabilities".into(), json!({}));
     }
 }
 
@@ -50,10 +50,11 @@ pub(crate) fn client_info() -> Value {
     json!({"name": "machina", "version": env!("CARGO_PKG_VERSION")})
 }
 
-/// What Machina can do for a server: say that it has no roots. It cannot sample
-/// and has no person to ask, so it does not claim to; servers that offer
-/// tools only to clients which can will offer fewer.
-pub(crate) fn client_capabilities() -> Value {
+/// What Machina can do for a server of the older era: say that it has no roots.
+/// It cannot sample and has no person to ask, so it does not claim to; servers
+/// that offer tools only to clients which can will offer fewer. In the stateless
+/// era it can do nothing: a result that asks for input is not gone on with.
+pub(crate) fn legacy_capabilities() -> Value {
     json!({"roots": {}})
 }
 

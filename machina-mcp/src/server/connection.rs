@@ -173,7 +173,7 @@ impl Connection {
         self.greeted |= greets;
         // Before the answer: from then on the host may read the lists.
         let told = greets.then(|| Told::new(self.gateway.lists()));
-        let waits = rpc::may_wait(&request.method);
+        let waits = self.gateway.may_wait(&request.method);
         let (gateway, outbox) = (self.gateway.clone(), self.outbox.clone());
         let answering = async move {
             let cancelled = flight.cancelled.clone();

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::audience::Audience;
 pub(crate) use super::audience::Selection;
 use super::changes::{Kinds, Lists};
+use super::first_list::FirstList;
 use super::http_params::Repeated;
 use super::logging::{self, LogLevel};
 pub(crate) use super::offer::Offer;
@@ -58,6 +59,8 @@ pub(crate) struct Gateway {
     log_level: Option<LogLevel>,
     /// The arguments that the host repeated in headers, where it does so.
     repeated: Option<Repeated>,
+    /// Where the first list of tools may wait.
+    first_list: Option<Arc<FirstList>>,
 }
 
 impl Gateway {
@@ -68,7 +71,7 @@ impl Gateway {
     /// [`NotFound`](machina_core::ErrorKind::NotFound) when there is no such group.
     pub(crate) fn new(scoped: Scoped, offer: Arc<Offer>, selection: Selection) -> machina_core::Result<Self> {
         let audience = Audience::new(scoped, selection)?;
-        Ok(Self { audience, offer, told: Kinds::default(), log_level: None, repeated: None })
+        Ok(Self { audience, offer, told: Kinds::default(), log_level: None, repeated: None, first_list: None })
     }
 
     /// The same, whose host is told when these lists have changed, if it wants to be.
@@ -87,6 +90,18 @@ impl Gateway {
     pub(crate) fn repeating(mut self, repeated: Repeated) -> Self {
         self.repeated = Some(repeated);
         self
+    }
+
+    /// The same for a host that started Machina itself, and its services with it.
+    pub(crate) fn starting(mut self) -> Self {
+        self.first_list = Some(Arc::default());
+        self
+    }
+
+    /// Whether the answer to a request of this method may have to be waited for.
+    pub(crate) fn may_wait(&self, method: &str) -> bool {
+        let first_list = || self.first_list.as_ref().is_some_and(|first| first.is_to_come());
+        rpc::may_wait(method) || (method == "tools/list" && first_list())
     }
 
     /// The handle of whom is served.
@@ -135,6 +150,11 @@ impl Gateway {
     }
 
     async fn dispatch(&self, request: Request, era: Era, options: &CallOptions) -> Result<Reply, Fault> {
+        if let Some(first) = self.first_list.as_ref().filter(|_| request.method == "tools/list")
+            && self.offer.is_flat(&self.audience)
+        {
+            Box::pin(first.wait(&self.audience, &options.cancelled)).await;
+        }
         let audience = &self.audience.renewed().map_err(|error| errors::fault(&error, era))?;
         let flat = self.offer.is_flat(audience);
         let Request { method, params, .. } = request;

@@ -18,6 +18,7 @@ mod definitions;
 mod documents;
 mod errors;
 mod exposure;
+mod first_list;
 mod flat;
 mod flat_names;
 mod gateway;

@@ -31,7 +31,9 @@ pub async fn serve_stdio(scoped: Scoped, exposure: Exposure) -> Result<()> {
 
 /// Serves one host on any two streams, until `reader` ends or `writer` breaks.
 /// Calls that still run then have a second to be answered, and are cancelled.
-/// Dropping the future cancels them at once.
+/// Dropping the future cancels them at once. In flat mode the first list of
+/// tools waits up to three seconds for services that are starting and of which
+/// nothing is known yet.
 ///
 /// # Errors
 /// [`Internal`](machina_core::ErrorKind::Internal) when `reader` fails.
@@ -42,7 +44,7 @@ where
 {
     let (lines, buffer) = (Lines::new(MESSAGE_BYTES_MAX), vec![0; 16 * 1024].into());
     let mut pipe = Pipe { reader, buffer, lines, complete: VecDeque::new() };
-    let gateway = Gateway::new(scoped, Offer::new(exposure), Selection::Everything)?;
+    let gateway = Gateway::new(scoped, Offer::new(exposure), Selection::Everything)?.starting();
     converse(gateway, &mut pipe, |queue| write(queue, writer)).await.0
 }
 

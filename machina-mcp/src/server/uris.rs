@@ -13,6 +13,8 @@ const OWN: &str = "machina:";
 /// of a template.
 const MATCHED_BYTES_MAX: usize = 8 * 1024;
 const PARTS_MAX: usize = 64;
+/// Where the name of a service has ended at the latest, in bytes: no name is as long.
+const SERVICE_BYTES_MAX: usize = 256;
 
 /// The uri, or uri template, that says which service offers `uri`. That stands
 /// at its end word for word: a template stays one, and nothing is to be decoded.
@@ -31,7 +33,9 @@ pub(super) fn split(uri: &str) -> impl Iterator<Item = (&str, &str)> {
     let rest = uri.strip_prefix(SERVICES).unwrap_or_default();
     // Without its last slash, for two of them may share it.
     let places = rest.match_indices(RESOURCES.trim_end_matches('/'));
-    let parts = places.filter_map(|(at, word)| Some((&rest[..at], rest[at + word.len()..].strip_prefix('/')?)));
+    let parts = places
+        .take_while(|(at, _)| *at <= SERVICE_BYTES_MAX)
+        .filter_map(|(at, word)| Some((&rest[..at], rest[at + word.len()..].strip_prefix('/')?)));
     parts.filter(|(_, uri)| is_absolute(uri))
 }
 
@@ -169,6 +173,8 @@ mod tests {
         assert_eq!(split("machina://services/web").count(), 0);
         assert_eq!(split("machina://services/web/resources/").count(), 0);
         assert_eq!(split("machina://services/a/resources/resources/x:y").collect::<Vec<_>>(), [("a/resources", "x:y")]);
+        let many = format!("machina://services/a{}", "/resources/x:".repeat(1000));
+        assert_eq!(split(&many).count(), 20, "each is a service to be looked for");
         assert!(is_own("MACHINA://x") && !is_own("mach") && !is_own("ma\u{df}hina:"));
     }
 

@@ -1,6 +1,7 @@
 //! Services that publish prompts, resources and templates, and say what they were
 //! asked for: the parameters and the `_meta` that reached them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(crate) fn template(uri: &str) -> Value {
 struct Shelves {
     published: Mutex<std::collections::HashMap<String, Shelf>>,
     changed: Notify,
+    /// Nobody is let in yet.
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,9 @@ impl Connector for Librarian {
     }
 
     async fn connect(&self, target: &Target) -> Result<Arc<dyn Session>> {
+        while self.0.closed.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         Ok(Arc::new(Desk { service: target.service.to_string(), shelves: Arc::clone(&self.0) }))
     }
 }
@@ -183,7 +189,16 @@ pub(crate) struct Library {
 
 impl Library {
     pub(crate) async fn open(services: &[(&str, Shelf)]) -> Self {
+        let library = Self::closed(services).await;
+        library.unlock(true);
+        library.until(|machina| services.iter().all(|(name, _)| machina.get(name).unwrap().has_definitions())).await;
+        library
+    }
+
+    /// The same while all of them are still starting.
+    pub(crate) async fn closed(services: &[(&str, Shelf)]) -> Self {
         let shelves = Arc::<Shelves>::default();
+        shelves.closed.store(true, Ordering::SeqCst);
         for (name, shelf) in services {
             shelves.published.lock().unwrap().insert((*name).to_owned(), shelf.clone());
         }
@@ -192,9 +207,12 @@ impl Library {
             let spec = ServiceSpec::parse(&json!({"name": name, "description": format!("About {name}.")}).to_string());
             machina.register(spec.unwrap().instance(Instance::new(Endpoint::InProcess))).await.unwrap();
         }
-        let library = Self { machina, shelves };
-        library.until(|machina| services.iter().all(|(name, _)| machina.get(name).unwrap().has_definitions())).await;
-        library
+        Self { machina, shelves }
+    }
+
+    /// Lets services start, or not.
+    pub(crate) fn unlock(&self, open: bool) {
+        self.shelves.closed.store(!open, Ordering::SeqCst);
     }
 
     /// Publishes something else.

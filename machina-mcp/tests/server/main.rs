@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod carried;
+mod first_list;
 mod flat;
 mod groups;
 mod host;

@@ -9,8 +9,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 
 use super::commit::revision_of;
-use super::{definitions, groups};
 use super::statement::{database_error, fetch, fetch_first, get, get_json, get_parsed, unreadable};
+use super::{definitions, groups};
 
 /// The secrets of a service by their place.
 type Secrets = BTreeMap<String, String>;

@@ -1,6 +1,6 @@
 //! The inspector's command line, which people reach for first.
 
-use machina_tests::{Peers, closing_line};
+use machina_tests::{Peers, closing_line, machina_binary};
 
 use super::Setup;
 
@@ -30,4 +30,27 @@ async fn the_inspector_lists_and_calls_in_every_era() {
             tools.len(),
         ));
     }
+}
+
+#[tokio::test]
+async fn the_inspector_starts_machina_itself_and_finds_the_tools_at_once() {
+    let peers = Peers::installed();
+    let setup = Setup::new("both");
+    let store = format!("sqlite://{}", setup.path("machina.db"));
+    let args = [&["mcp".to_owned()], &setup.args()[..], &["--store".to_owned(), store]].concat();
+    let servers = serde_json::json!({"machina": {"command": machina_binary(), "args": args}});
+    std::fs::write(setup.path("host.json"), serde_json::json!({"mcpServers": servers}).to_string()).unwrap();
+    let host = setup.path("host.json");
+    let at = ["--config", &host, "--server", "machina", "--format", "json", "--quiet"];
+    let ask = async |args: &[&str]| peers.inspector(&[&at, args].concat()).await.json();
+    let listed = ask(&["--method", "tools/list"]).await;
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    assert!(tools.iter().any(|tool| tool["name"] == "test_custom_header"), "{listed}");
+    let called = ask(&["--method", "tools/call", "--tool-name", "test_custom_header", "--tool-arg", "region=eu"]).await;
+    assert_eq!(called["result"]["content"][0]["text"], "Region: eu", "{called}");
+    closing_line(&format!(
+        "inspector {}, over stdio: {} tools listed, 1 tool called",
+        peers.version("@modelcontextprotocol/inspector"),
+        tools.len(),
+    ));
 }

@@ -105,8 +105,8 @@ async fn start(cli: Cli) -> ExitCode {
 
 async fn run(app: &App, command: Command) -> Result<Ended> {
     match command {
-        Command::Serve(args) => serve::http(app, &args).await,
-        Command::Mcp(args) => serve::stdio(app, &args).await,
+        Command::Serve(args) => Box::pin(serve::http(app, &args)).await,
+        Command::Mcp(args) => Box::pin(serve::stdio(app, &args)).await,
         Command::Config(command) => commands::config::run(app, &command),
         Command::Import(args) => {
             let files = declare::read(app, &args.files)?;
@@ -121,9 +121,7 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Tools(args) => {
             with(app, &args.at, Watch::No, async |at| commands::tools::list(app, &args, at).await).await
         }
-        Command::Groups(args) => {
-            with(app, &args.at, Watch::No, async |at| commands::groups::list(app, at).await).await
-        }
+        Command::Groups(args) => with(app, &args.at, Watch::No, async |at| commands::groups::list(app, at).await).await,
         Command::Find(args) => {
             with(app, &args.at, Watch::No, async |at| commands::tools::find(app, &args, at).await).await
         }

@@ -111,7 +111,7 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
         let host = machina.scoped(Principal::new("stdio", Role::Developer).remote());
         let talk = async {
             declare_all(app, &machina, declared, &settings.groups).await?;
-            serve_stdio(host, settings.mcp.exposure()).await
+            Box::pin(serve_stdio(host, settings.mcp.exposure())).await
         };
         tokio::select! {
             served = &mut serving => return served,
@@ -178,10 +178,16 @@ async fn declare_all(app: &App, machina: &Machina, specs: Vec<ServiceSpec>, grou
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = "choose another with --listen, or 127.0.0.1:0 for any that is free";
-        Error::unavailable(format!("cannot listen on {address}: {error}; {hint}")).caused_by(error)
-    })
+    let error = match TcpListener::bind(address).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let there = match who_answers(&format!("http://{address}")).await {
+        Answering::Machina | Answering::Other(_) => "a Machina serves there already: use that one, or ",
+        Answering::Foreign(_) | Answering::Nobody => "",
+    };
+    let hint = format!("{there}choose another with --listen, or 127.0.0.1:0 for any that is free");
+    Err(Error::unavailable(format!("cannot listen on {address}: {error}; {hint}")).caused_by(error))
 }
 
 /// How long calls over WebSockets may take after the server was told to stop: as

@@ -149,14 +149,15 @@ pub(super) async fn check_all(
     State(app): State<App>,
     headers: HeaderMap,
     parameters: Parameters,
-    _: NoBody,
+    body: Result<NoBody, Failure>,
 ) -> Result<Response, Refused> {
-    parameters.none()?;
     let given = headers.get(SECRET).map(http::HeaderValue::as_bytes).unwrap_or_default();
     let known = app.config.job_secret.as_ref().map(|secret| secret.expose().as_bytes());
     if !known.is_some_and(|known| bool::from(known.ct_eq(given))) {
         return Ok((StatusCode::UNAUTHORIZED, axum::Json(json!({"error": "Unauthorized"}))).into_response());
     }
+    parameters.none()?;
+    let NoBody = body?;
     let caller = app.machina.scoped(Principal::new("health-check job", Role::Developer).remote());
     let (_, services) = every(&caller, Query { enabled: Some(true), ..Query::default() }).map_err(wrong)?;
     let checks = services.into_iter().map(|view| {

@@ -32,6 +32,10 @@ const THRESHOLD_DEFAULT: f32 = 0.7;
 
 const SEPARATOR: &str = "__";
 
+/// How long the name of a tool with that of its service before it may be: longer
+/// than any is. Each separator in a name is looked at.
+const NAME_CHARS_MAX: usize = 400;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Filter {
@@ -202,6 +206,10 @@ fn offering(caller: &Scoped, tool: &str) -> CoreResult<Vec<Arc<ServiceView>>> {
 
 /// The service and the tool that a name means.
 fn resolved(caller: &Scoped, name: &str) -> Result<(ServiceName, ToolName), Failure> {
+    if name.len() > NAME_CHARS_MAX {
+        let detail = format!("must have at most {NAME_CHARS_MAX} characters, has {}", name.chars().count());
+        return Err(Failure::of(Part::Record)(Error::invalid_field("tool_name", detail)));
+    }
     let mut found = Vec::new();
     for (at, _) in name.match_indices(SEPARATOR) {
         let (service, tool) = (&name[..at], &name[at + SEPARATOR.len()..]);

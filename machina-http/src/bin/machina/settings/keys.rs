@@ -45,7 +45,10 @@ pub(super) const KEYS: &[Key] = &[
     key("server.connections_max", "how many connections there may be; further ones wait to be taken"),
     key("server.header_bytes_max", "how many bytes the request line and the headers may have together"),
     key("server.header_timeout", "how long the head of a request may take to arrive"),
-    key("server.idle_timeout", "how long a connection may be idle between two requests"),
+    key(
+        "server.idle_timeout",
+        "how long a connection may be idle between two requests, and how long its peer may take nothing of an answer",
+    ),
     key(
         "server.shutdown_delay",
         "how long a server that was told to stop still takes requests, while `/readyz` says that it will not",
