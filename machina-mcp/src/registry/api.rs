@@ -98,7 +98,8 @@ impl Inner {
         let scoped = (self.admit)(parts)?;
         let parameters = Parameters::parse(parts.uri.query().unwrap_or_default())?;
         let names = Names { scoped: &scoped, namespace: &self.config.namespace };
-        let listing = Listing { scoped: &scoped, names, tombstones: &self.tombstones };
+        let for_foreign_page = parts.headers.get(ORIGIN).is_some_and(is_foreign);
+        let listing = Listing { scoped: &scoped, names, tombstones: &self.tombstones, for_foreign_page };
         let document = match Route::of(parts.uri.path()) {
             Some(Route::Servers) => return Ok(json(StatusCode::OK, listing.page(&parameters.list()?).await?)),
             Some(Route::Versions(name)) => listing.versions(&name, parameters.include_deleted()?).await?,
@@ -127,6 +128,17 @@ impl Inner {
             answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
         }
     }
+}
+
+/// Whether a page is of another machine than this one, or does not say of which.
+fn is_foreign(origin: &HeaderValue) -> bool {
+    let url = origin.to_str().ok().and_then(|origin| url::Url::parse(origin).ok());
+    !url.is_some_and(|url| match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    })
 }
 
 /// What a path asks for.

@@ -93,8 +93,9 @@ impl Listed {
         }
     }
 
-    /// The entry as it is answered.
-    pub(super) fn document(&self) -> Value {
+    /// The entry as it is answered. A page of another site is told what the
+    /// format itself says, and not how this machine starts its programs.
+    pub(super) fn document(&self, for_foreign_page: bool) -> Value {
         let Position { updated_at, name, version } = &self.position;
         match &self.what {
             What::Service(view) => {
@@ -109,7 +110,11 @@ impl Listed {
                 if let Some(message) = message {
                     official["statusMessage"] = message.into();
                 }
-                json!({ "server": server_json(&service.spec, name), "_meta": { OFFICIAL: official, HEALTH: health(view) } })
+                let mut server = server_json(&service.spec, name);
+                if for_foreign_page && let Some(server) = server.as_object_mut() {
+                    server.shift_remove("_meta");
+                }
+                json!({ "server": server, "_meta": { OFFICIAL: official, HEALTH: health(view) } })
             }
             What::Gone => json!({
                 "server": { "name": name, "description": "Is no longer registered here.", "version": version },

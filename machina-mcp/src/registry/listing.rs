@@ -20,6 +20,8 @@ pub(super) struct Listing<'a> {
     pub(super) scoped: &'a Scoped,
     pub(super) names: Names<'a>,
     pub(super) tombstones: &'a Tombstones,
+    /// A page of another site reads it.
+    pub(super) for_foreign_page: bool,
 }
 
 impl Listing<'_> {
@@ -37,7 +39,7 @@ impl Listing<'_> {
         entries.sort_by(|a, b| a.position.cmp(&b.position));
         let (mut servers, mut bytes) = (Vec::new(), 0);
         for entry in entries.iter().take(query.limit) {
-            let text = entry.document().to_string();
+            let text = entry.document(self.for_foreign_page).to_string();
             bytes += text.len();
             servers.push(text);
             if bytes >= PAGE_BYTES_MAX {
@@ -59,7 +61,7 @@ impl Listing<'_> {
     /// All versions of one server.
     pub(super) async fn versions(&self, name: &str, include_deleted: bool) -> Result<Value, Failure> {
         let entry = self.entry(name, include_deleted).await?;
-        Ok(json!({ "servers": [entry.document()], "metadata": { "count": 1 } }))
+        Ok(json!({ "servers": [entry.document(self.for_foreign_page)], "metadata": { "count": 1 } }))
     }
 
     /// One version of one server.
@@ -69,7 +71,7 @@ impl Listing<'_> {
             let detail = format!("Server not found: the version of `{name}` is {}", entry.position.version);
             return Err(Failure::new(StatusCode::NOT_FOUND, detail));
         }
-        Ok(entry.document())
+        Ok(entry.document(self.for_foreign_page))
     }
 
     async fn entry(&self, name: &str, include_deleted: bool) -> Result<Listed, Failure> {

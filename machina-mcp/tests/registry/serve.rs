@@ -255,3 +255,23 @@ async fn pages_of_the_web_may_read_and_nobody_may_write() {
         assert!(foreign.headers().get("access-control-allow-origin").is_none());
     }
 }
+
+#[tokio::test]
+async fn a_page_of_another_site_is_not_told_what_this_machine_starts() {
+    let machina = machina().await;
+    put(&machina, json!({"name": "own", "instances": [{"stdio": {"command": "/opt/own/bin/serve"}}]})).await;
+    let served = registry(&machina, RegistryConfig::default()).await;
+    for path in ["/v0.1/servers", "/v0/servers/local.machina%2Fown/versions/latest"] {
+        let asked = |origin: Option<&'static str>| {
+            let request = Client::new().get(format!("{}{path}", served.url));
+            let request = origin.into_iter().fold(request, |request, origin| request.header("origin", origin));
+            async move { request.send().await.unwrap().text().await.unwrap() }
+        };
+        for origin in ["https://evil.example", "null", "http://localhost.evil.example"] {
+            assert!(!asked(Some(origin)).await.contains("/opt/own"), "{path} {origin}");
+        }
+        for origin in [None, Some("http://localhost:3000"), Some("http://127.0.0.1:8000")] {
+            assert!(asked(origin).await.contains("/opt/own"), "{path} {origin:?}");
+        }
+    }
+}
