@@ -24,6 +24,7 @@ mod metrics;
 mod once;
 mod openapi;
 mod operate;
+mod pages;
 mod place;
 mod services;
 mod socket;
@@ -45,6 +46,7 @@ pub use config::ServerConfig;
 pub use connect::{ConnectAnswer, ConnectRequest, Snippet};
 pub use extensions::Extensions;
 use metrics::Requests;
+use pages::Pages;
 
 pub use listen::{check_bind, serve};
 pub use openapi::document as openapi_document;
@@ -61,6 +63,7 @@ struct App {
     requests: Arc<Requests>,
     started_at: Timestamp,
     connect: Option<extensions::Connect>,
+    pages: Arc<Pages>,
 }
 
 /// The REST API of `machina`, to be served or nested.
@@ -76,7 +79,16 @@ pub fn router_with(machina: Machina, config: &ServerConfig, extensions: impl Int
     let Extensions { routes, public, connect } = extensions.into();
     let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
     let (config, started_at) = (Arc::new(config.clone()), machina_core::now());
-    let app = App { machina, config, calls: Tasks::new(), streams, requests: Arc::default(), started_at, connect };
+    let app = App {
+        machina,
+        config,
+        calls: Tasks::new(),
+        streams,
+        requests: Arc::default(),
+        started_at,
+        connect,
+        pages: Arc::default(),
+    };
     let within_time = from_fn_with_state(app.clone(), answer::within_time);
     let api = resources().layer(within_time.clone()).merge(calls());
     let private = Router::new()

@@ -3,7 +3,8 @@
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
-use axum::extract::OriginalUri;
+use axum::body::Bytes;
+use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
@@ -14,24 +15,33 @@ use machina_core::{
 };
 use serde::Serialize;
 
+use super::App;
 use super::extract::{Caller, InPath, Json, MergePatch, Parameters, expected_revision, has_already};
 use super::failure::{Failure, Part};
 use super::once::Keyed;
+use super::pages::Written;
 use crate::mutations::Mutations;
 
 /// The header with the revision that an answer stands at.
 pub(super) const REVISION: HeaderName = HeaderName::from_static("x-machina-revision");
 
 pub(super) async fn list(
+    State(app): State<App>,
     Caller(caller): Caller,
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
+    let (view, asked) = (app.machina.view(), uri.path_and_query().map_or_else(|| uri.path(), |asked| asked.as_str()));
+    if let Some(page) = app.pages.get(&caller, asked, &view) {
+        return Ok(sent(&headers, page));
+    }
     let wrong = Failure::of(Part::Parameters);
     let query = Query::from_pairs(parameters.pairs()).map_err(&wrong)?;
     let page = caller.find(&query).await.map_err(&wrong)?;
-    paged(&uri, &parameters, &headers, &page)
+    let page = written(&uri, &parameters, &page)?;
+    app.pages.put(&caller, asked, &view, &page);
+    Ok(sent(&headers, page))
 }
 
 /// One page, with its `ETag` and the way to the next.
@@ -41,11 +51,37 @@ pub(super) fn paged<T: Serialize>(
     headers: &HeaderMap,
     page: &Page<T>,
 ) -> Result<Response, Failure> {
-    let mut response = tagged(headers, page.revision, page.revision, page)?;
-    if let Some(cursor) = &page.next_cursor {
-        response.headers_mut().insert(LINK, next_page(uri, parameters, cursor)?);
-    }
-    Ok(response)
+    Ok(sent(headers, written(uri, parameters, page)?))
+}
+
+fn written<T: Serialize>(uri: &Uri, parameters: &Parameters, page: &Page<T>) -> Result<Written, Failure> {
+    let (body, etag) = encoded(page.revision, page)?;
+    let link = page.next_cursor.as_ref().map(|cursor| next_page(uri, parameters, cursor)).transpose()?;
+    Ok(Written { body, etag, revision: page.revision, link })
+}
+
+/// The answer, or only that the reader has it already.
+fn sent(headers: &HeaderMap, page: Written) -> Response {
+    let Written { body, etag, revision, link } = page;
+    let mut response = if has_already(headers, etag.to_str().unwrap_or_default()) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    };
+    response.headers_mut().insert(ETAG, etag);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response.headers_mut().insert(REVISION, HeaderValue::from(revision.0));
+    response.headers_mut().extend(link.map(|link| (LINK, link)));
+    response
+}
+
+/// The text of `body`, and its `ETag`.
+fn encoded(revision: Revision, body: &impl Serialize) -> Result<(Bytes, HeaderValue), Failure> {
+    let bytes =
+        serde_json::to_vec(body).map_err(|error| Error::internal(format!("the answer cannot be written: {error}")))?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    Ok((bytes.into(), header_value(&format!("\"{revision}.{:x}\"", hasher.finish()))?))
 }
 
 pub(super) async fn create(
@@ -212,20 +248,8 @@ pub(super) fn tagged(
     at: Revision,
     body: &impl Serialize,
 ) -> Result<Response, Failure> {
-    let bytes =
-        serde_json::to_vec(body).map_err(|error| Error::internal(format!("the answer cannot be written: {error}")))?;
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&bytes);
-    let etag = format!("\"{revision}.{:x}\"", hasher.finish());
-    let mut response = if has_already(headers, &etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
-    };
-    response.headers_mut().insert(ETAG, header_value(&etag)?);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    response.headers_mut().insert(REVISION, HeaderValue::from(at.0));
-    Ok(response)
+    let (body, etag) = encoded(revision, body)?;
+    Ok(sent(headers, Written { body, etag, revision: at, link: None }))
 }
 
 pub(super) fn header_value(text: &str) -> Result<HeaderValue, Failure> {
