@@ -263,7 +263,7 @@ pub(crate) enum Registry {
 pub(crate) struct Sync {
     #[command(flatten)]
     pub(crate) at: Where,
-    /// The address of the other registry, such as https://registry.modelcontextprotocol.io.
+    /// The address of the other registry, such as `https://registry.example.com`.
     #[arg(value_name = "REGISTRY")]
     pub(crate) from: String,
     /// Put this before each name; after a slash at its end, the slash in a name becomes a dot.
