@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use machina_benches::{compare, heading, show};
 use machina_core::{
-    Config, HttpEndpoint, Instance, Machina, Mutation, Observation, ProbeOutcome, Prober, Query, ServiceSpec, Target,
+    Config, HttpEndpoint, Instance, Machina, Mutation, Observation, ProbeOutcome, ProbePlan, Prober, Query, ServiceSpec, Target,
 };
 use serde_json::json;
 
@@ -57,7 +57,7 @@ struct Fickle(AtomicBool);
 
 #[async_trait]
 impl Prober for Fickle {
-    async fn probe(&self, _: &Target, _: Duration) -> Observation {
+    async fn probe(&self, _: &Target, _: &ProbePlan) -> Observation {
         match self.0.fetch_xor(true, Ordering::Relaxed) {
             true => Observation::pass(Duration::from_millis(1)),
             false => Observation::new(ProbeOutcome::Fail { hard: true }, "down"),

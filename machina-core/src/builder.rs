@@ -2,21 +2,21 @@
 //! the tasks.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::alerts::{Alerts, Notifier};
 use crate::access::{Principal, Scoped};
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::core::Core;
 use crate::error::Result;
 use crate::event::Events;
-use crate::health::{Command, Monitor, Patient, Prober, SessionProber, run};
+use crate::health::{Guard, Inbox, Limits, Monitor, Patient, Prober, SessionProber, run};
 use crate::lease::LeaseTimers;
 use crate::machina::Machina;
 use crate::memory::MemoryStore;
-use crate::model::InstanceId;
+use crate::random::Random;
 use crate::recorder::{self, Recorder};
 use crate::replies;
 use crate::sessions::Sessions;
@@ -24,9 +24,6 @@ use crate::store::Backend;
 use crate::tasks::Tasks;
 use crate::tool_index::{LexicalIndex, ToolIndex};
 use crate::view::View;
-
-/// How far apart the first probes of instances that are known already are.
-const SPREAD_EACH: Duration = Duration::from_millis(20);
 
 /// What a registry is made of. Everything has a default: without a store it
 /// lives in memory, without connectors it only keeps records.
@@ -37,7 +34,9 @@ pub struct Builder {
     connectors: Vec<Arc<dyn Connector>>,
     prober: Option<Arc<dyn Prober>>,
     index: Option<Arc<dyn ToolIndex>>,
+    notifiers: Vec<Arc<dyn Notifier>>,
     unmonitored: bool,
+    random: Random,
 }
 
 impl Builder {
@@ -83,11 +82,26 @@ impl Builder {
         self
     }
 
+    /// Adds a way to tell of alerts, under its name in `alerts.channels`.
+    #[must_use]
+    pub fn notifier(mut self, notifier: Arc<dyn Notifier>) -> Self {
+        self.notifiers.push(notifier);
+        self
+    }
+
     /// Leaves the instances alone until they are called: for a program that
     /// opens a registry only to read or change its records.
     #[must_use]
     pub fn without_monitor(mut self) -> Self {
         self.unmonitored = true;
+        self
+    }
+
+    /// Has everything that is left to chance happen the same way again.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.random = Random::seeded(seed);
         self
     }
 
@@ -101,14 +115,17 @@ impl Builder {
     /// When called outside a tokio runtime.
     pub async fn open(self) -> Result<Machina> {
         self.config.validate()?;
+        let alerts = Alerts::new(&self.config.alerts, self.notifiers)?;
         let backend = self.backend.unwrap_or_else(|| Backend::of(MemoryStore::default()));
         let Backend { store, journal, replies } = backend;
         let image = store.load().await?;
         let config = self.config;
         let (tasks, monitor_tasks) = (Tasks::new(), Tasks::new());
         let (notices, noticed) = Monitor::notices();
-        let sessions = Sessions::new(self.connectors, config.sessions.clone(), notices, tasks.clone());
-        let default_prober = || Arc::new(SessionProber { sessions: sessions.clone() }) as Arc<dyn Prober>;
+        let random = Arc::new(self.random);
+        let close_timeout = config.sessions.close_timeout;
+        let sessions = Sessions::new(self.connectors, close_timeout, Arc::clone(&random), notices, tasks.clone());
+        let default_prober = || Arc::new(SessionProber::new(sessions.clone(), Arc::clone(&random))) as Arc<dyn Prober>;
         let (recorder, queue) = Recorder::new(&config.journal);
         let (monitor, commands) = Monitor::new();
         let core = Arc::new(Core {
@@ -120,11 +137,14 @@ impl Builder {
             replies: Arc::clone(&replies),
             recorder,
             prober: self.prober.unwrap_or_else(default_prober),
-            sessions: sessions.clone(),
+            sessions,
             monitor: monitor.clone(),
             leases: LeaseTimers::default(),
             events: Arc::new(Events::new(config.limits.events_max as usize)),
             index: self.index.unwrap_or_else(|| Arc::new(LexicalIndex::default())),
+            alerts,
+            guard: Guard::new(&config.health),
+            random,
             tasks: tasks.clone(),
             monitor_tasks: monitor_tasks.clone(),
             config,
@@ -133,45 +153,20 @@ impl Builder {
         tasks.spawn("write journal", recorder::write(queue, Arc::clone(&journal)));
         monitor_tasks.spawn("trim journal", recorder::trim(journal, core.config.journal.clone()));
         monitor_tasks.spawn("trim replies", replies::trim(replies));
-        monitor_tasks.spawn("close idle sessions", async move { sessions.close_idle().await });
+        monitor_tasks.spawn("stop idle processes", Arc::clone(&core).stop_idle());
+        monitor_tasks.spawn("roll up probes", Arc::clone(&core).roll_up_daily());
         monitor_tasks.spawn("follow the store", Arc::clone(&core).follow());
         if !self.unmonitored {
             let patient = Arc::clone(&core) as Arc<dyn Patient>;
-            let probes_max = core.config.health.probes_max;
-            let schedule = run(patient, monitor, commands, noticed, probes_max, monitor_tasks.clone());
+            let limits = Limits::of(&core.config.health);
+            let inbox = Inbox { commands, notices: noticed };
+            let schedule = run(patient, monitor, inbox, limits, Arc::clone(&core.random), monitor_tasks.clone());
             monitor_tasks.spawn("monitor", schedule);
+            monitor_tasks.spawn("watch itself", Arc::clone(&core).watch_itself());
             monitor_tasks.spawn("expire leases", Arc::clone(&core).expire_leases());
+            monitor_tasks.spawn("alerts", Arc::clone(&core).tell_of_alerts());
             core.watch_all().await;
         }
         Ok(Machina::of(Scoped { core, principal: Arc::new(Principal::system()) }))
     }
-}
-
-impl Core {
-    /// Watches every instance that is loaded: those that were never seen at
-    /// once, the others spread out, so that a start is no herd of probes.
-    async fn watch_all(&self) {
-        let view = self.view();
-        let mut known: u32 = 0;
-        let interval = self.config.health.interval;
-        for service in view.services() {
-            for (instance, seen) in service.instances() {
-                let delay = if seen.definitions.is_some() {
-                    known += 1;
-                    (SPREAD_EACH * known).min(interval).mul_f64(fraction(instance.id))
-                } else {
-                    Duration::ZERO
-                };
-                if service.service().spec.admin_state.is_probed() && instance.admin_state.is_probed() {
-                    self.monitor.tell(Command::Watch { instance: instance.id, delay }).await;
-                }
-            }
-        }
-    }
-}
-
-/// A number between 0 and 1 that is spread evenly over instances.
-fn fraction(instance: InstanceId) -> f64 {
-    let bytes = instance.as_uuid().as_bytes();
-    f64::from(u16::from_be_bytes([bytes[14], bytes[15]])) / f64::from(u16::MAX)
 }

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::AlertsConfig;
+use crate::egress::EgressConfig;
 use crate::error::{Error, Problem, Result};
-use crate::health::HealthParameters;
-use crate::model::{BalancerKind, HealthPolicy, RoutingPolicy, between, count};
-
-mod duration {
-    pub(super) use jiff::fmt::serde::unsigned_duration::friendly::compact::required;
-}
+use crate::model::{HealthConfig, RoutingConfig, SessionsConfig};
+use crate::parameters::{DAY, HOUR, between, count};
 
 /// The configuration of the core. In TOML, each field is a table:
 ///
@@ -36,154 +34,10 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What those outside the process may do.
     pub access: AccessConfig,
-}
-
-/// Defaults of [`HealthPolicy`], and the limits of the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HealthConfig {
-    /// Time between two probes of an instance.
-    #[serde(with = "duration::required")]
-    pub interval: Duration,
-    /// Time between two probes while the state of an instance is in doubt.
-    #[serde(with = "duration::required")]
-    pub fast_interval: Duration,
-    /// How long one attempt of a probe may take.
-    #[serde(with = "duration::required")]
-    pub timeout: Duration,
-    /// How long a new instance may take to answer for the first time.
-    #[serde(with = "duration::required")]
-    pub startup_grace: Duration,
-    /// The same for a child process: its package may have to be downloaded.
-    #[serde(with = "duration::required")]
-    pub startup_grace_stdio: Duration,
-    /// Soft failures in a row until an instance is unhealthy.
-    pub failure_threshold: u32,
-    /// Passes in a row until an unhealthy instance is healthy.
-    pub success_threshold: u32,
-    /// A successful call within this time replaces a probe.
-    #[serde(with = "duration::required")]
-    pub passive_window: Duration,
-    /// Every how many probes the definitions are listed again.
-    pub list_every: u32,
-    /// How many probes run at once.
-    pub probes_max: u32,
-    /// How long an instance that registered itself is kept after its heartbeats
-    /// have stopped.
-    #[serde(with = "duration::required")]
-    pub expired_retention: Duration,
-}
-
-impl Default for HealthConfig {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(30),
-            fast_interval: Duration::from_secs(3),
-            timeout: Duration::from_secs(5),
-            startup_grace: Duration::from_secs(30),
-            startup_grace_stdio: Duration::from_secs(120),
-            failure_threshold: 4,
-            success_threshold: 2,
-            passive_window: Duration::from_secs(15),
-            list_every: 10,
-            probes_max: 512,
-            expired_retention: Duration::from_secs(30 * 60),
-        }
-    }
-}
-
-impl HealthConfig {
-    /// The parameters for an instance under `policy`.
-    pub(crate) fn parameters(&self, policy: &HealthPolicy, stdio: bool) -> HealthParameters {
-        let interval = policy.interval.unwrap_or(self.interval);
-        let grace = if stdio { self.startup_grace_stdio } else { self.startup_grace };
-        HealthParameters {
-            interval,
-            fast_interval: self.fast_interval.min(interval),
-            timeout: policy.timeout.unwrap_or(self.timeout),
-            startup_grace: policy.startup_grace.unwrap_or(grace),
-            fall: policy.failure_threshold.unwrap_or(self.failure_threshold),
-            rise: policy.success_threshold.unwrap_or(self.success_threshold),
-        }
-    }
-}
-
-/// Defaults of [`RoutingPolicy`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RoutingConfig {
-    /// How an instance is picked.
-    pub balancer: BalancerKind,
-    /// How long a call may take in all, retries included.
-    #[serde(with = "duration::required")]
-    pub timeout: Duration,
-    /// How many attempts a call may have where repeating it is safe.
-    pub attempts_max: u32,
-    /// Whether every server's `readOnlyHint` and `idempotentHint` are believed,
-    /// as [`RoutingPolicy::trust_annotations`] does for one service.
-    pub trust_annotations: bool,
-}
-
-impl Default for RoutingConfig {
-    fn default() -> Self {
-        Self {
-            balancer: BalancerKind::PeakEwma,
-            timeout: Duration::from_secs(60),
-            attempts_max: 3,
-            trust_annotations: false,
-        }
-    }
-}
-
-impl RoutingConfig {
-    pub(crate) fn timeout(&self, policy: &RoutingPolicy) -> Duration {
-        policy.timeout.unwrap_or(self.timeout)
-    }
-}
-
-/// When instances that are not in use are started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StartPolicy {
-    /// Each is started once, to see that it works.
-    #[default]
-    Eager,
-    /// Only those whose tools are not known yet; the others when they are called.
-    Lazy,
-}
-
-/// How sessions with instances are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionsConfig {
-    /// When instances are started.
-    pub start: StartPolicy,
-    /// A child process that was not called for this long is stopped; it starts
-    /// again with the next call.
-    #[serde(with = "duration::required")]
-    pub idle_timeout: Duration,
-    /// How long a connection to an instance that is no child process may take.
-    #[serde(with = "duration::required")]
-    pub connect_timeout: Duration,
-    /// How long the start of a child process may take that has answered before;
-    /// a new one has `health.startup_grace_stdio`.
-    #[serde(with = "duration::required")]
-    pub start_timeout: Duration,
-    /// How long closing everything may take.
-    #[serde(with = "duration::required")]
-    pub close_timeout: Duration,
-}
-
-impl Default for SessionsConfig {
-    fn default() -> Self {
-        Self {
-            start: StartPolicy::Eager,
-            idle_timeout: Duration::from_secs(15 * 60),
-            connect_timeout: Duration::from_secs(5),
-            start_timeout: Duration::from_secs(30),
-            close_timeout: Duration::from_secs(10),
-        }
-    }
+    /// Where services may be that were registered from outside.
+    pub egress: EgressConfig,
+    /// Who is told of what, and when.
+    pub alerts: AlertsConfig,
 }
 
 /// How much history is kept.
@@ -191,10 +45,10 @@ impl Default for SessionsConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct JournalConfig {
     /// How long health transitions, calls and audit entries are kept.
-    #[serde(with = "duration::required")]
+    #[serde(with = "crate::parameters::required")]
     pub keep: Duration,
     /// How long samples of probes are kept.
-    #[serde(with = "duration::required")]
+    #[serde(with = "crate::parameters::required")]
     pub keep_samples: Duration,
     /// How many entries of each kind are kept, whatever their age; for samples
     /// and transitions, of each instance.
@@ -205,8 +59,7 @@ pub struct JournalConfig {
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        Self { keep: 90 * DAY, keep_samples: DAY, entries_max: 100_000, queue_max: 10_000 }
+        Self { keep: DAY * 90, keep_samples: DAY, entries_max: 100_000, queue_max: 10_000 }
     }
 }
 
@@ -248,34 +101,15 @@ impl Config {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) with every wrong field at once.
     pub fn validate(&self) -> Result<()> {
-        let (ms, second) = (Duration::from_millis(1), Duration::from_secs(1));
-        let (hour, day) = (second * 3600, second * 86_400);
         let mut problems = Vec::new();
-        let durations = [
-            ("health.interval", self.health.interval, second, hour),
-            ("health.fast_interval", self.health.fast_interval, 100 * ms, hour),
-            ("health.timeout", self.health.timeout, 100 * ms, 60 * second),
-            ("health.startup_grace", self.health.startup_grace, second, 900 * second),
-            ("health.startup_grace_stdio", self.health.startup_grace_stdio, second, 900 * second),
-            ("health.expired_retention", self.health.expired_retention, second, 30 * day),
-            ("health.passive_window", self.health.passive_window, Duration::ZERO, hour),
-            ("routing.timeout", self.routing.timeout, 10 * ms, 600 * second),
-            ("sessions.idle_timeout", self.sessions.idle_timeout, second, day),
-            ("sessions.connect_timeout", self.sessions.connect_timeout, 100 * ms, 60 * second),
-            ("sessions.start_timeout", self.sessions.start_timeout, second, 900 * second),
-            ("sessions.close_timeout", self.sessions.close_timeout, second, 60 * second),
-            ("journal.keep", self.journal.keep, hour, 3650 * day),
-            ("journal.keep_samples", self.journal.keep_samples, hour, 3650 * day),
-        ];
-        for (field, value, least, most) in durations {
-            between(field, Some(value), least, most, &mut problems);
+        self.health.check(&mut problems);
+        self.routing.check(&mut problems);
+        self.sessions.check(&mut problems);
+        self.alerts.check(&mut problems);
+        for (field, value) in [("journal.keep", self.journal.keep), ("journal.keep_samples", self.journal.keep_samples)] {
+            between(field, Some(value), HOUR, DAY * 3650, &mut problems);
         }
         let counts = [
-            ("health.failure_threshold", self.health.failure_threshold, 100),
-            ("health.success_threshold", self.health.success_threshold, 100),
-            ("health.list_every", self.health.list_every, 1_000_000),
-            ("health.probes_max", self.health.probes_max, 100_000),
-            ("routing.attempts_max", self.routing.attempts_max, 10),
             ("journal.queue_max", self.journal.queue_max, 10_000_000),
             ("limits.services_max", self.limits.services_max, 10_000_000),
             ("limits.instances_max", self.limits.instances_max, 64),
@@ -284,7 +118,7 @@ impl Config {
             ("limits.groups_max", self.limits.groups_max, 100_000),
         ];
         for (field, value, most) in counts {
-            count(field, Some(value), most, &mut problems);
+            count(field, Some(value), 1, most, &mut problems);
         }
         if self.journal.entries_max == 0 {
             problems.push(Problem { field: "journal.entries_max".into(), detail: "must be at least 1, is 0".into() });

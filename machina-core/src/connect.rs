@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::egress::Reach;
 use crate::error::{Error, Result};
-use crate::model::{Definitions, Endpoint, Instance, SensitiveMap, ServiceName, ToolResult};
+use crate::model::{Definitions, Endpoint, HealthEndpoint, Instance, SensitiveMap, ServiceName, ToolResult};
 
 /// The two kinds of MCP: with a handshake and sessions (2025-11-25 and before),
 /// and stateless (2026-07-28 and after).
@@ -50,6 +51,9 @@ pub struct Target {
     pub era: Option<Era>,
     /// How long opening may take in all, the start of a process included.
     pub timeout: Duration,
+    /// Where it may be: asked before each address is dialled, and about the peer
+    /// of each socket.
+    pub reach: Reach,
 }
 
 /// Opens sessions over one kind of transport.
@@ -74,6 +78,20 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// [`Invalid`](crate::ErrorKind::Invalid) when the endpoint cannot work as
     /// it was declared; [`Timeout`](crate::ErrorKind::Timeout).
     async fn connect(&self, target: &Target) -> Result<Arc<dyn Session>>;
+
+    /// Looks once at what a service declares to be looked at besides MCP: an HTTP
+    /// answer must have one of the `expected` statuses (200 to 299 when there are
+    /// none), a TCP port must take a connection. Redirects are answers.
+    ///
+    /// # Errors
+    /// [`Unreachable`](crate::ErrorKind::Unreachable), [`Timeout`](crate::ErrorKind::Timeout),
+    /// and [`Rejected`](crate::ErrorKind::Rejected) with `upstream_status` for
+    /// another status; [`Unsupported`](crate::ErrorKind::Unsupported) when this
+    /// connector cannot look at `endpoint`.
+    async fn check(&self, target: &Target, endpoint: &HealthEndpoint, expected: &[u16]) -> Result<()> {
+        let _ = (target, expected);
+        Err(Error::unsupported(format!("no connector can look at `{}`", endpoint.as_str())))
+    }
 }
 
 /// Progress of a call, as the instance reports it.

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::cell::Recorded;
-use crate::clock;
+use crate::alerts::Alerts;
 use crate::config::Config;
 use crate::error::Result;
 use crate::event::{EventKind, Events};
-use crate::health::{Command, HealthState, Monitor, Observation, ProbeOutcome, Prober};
+use crate::health::{Guard, Command, Monitor, Prober};
 use crate::lease::LeaseTimers;
 use crate::model::{Definitions, Endpoint, InstanceId, Revision, Service};
+use crate::random::Random;
 use crate::recorder::Recorder;
 use crate::replies::Replies;
 use crate::sessions::Sessions;
-use crate::store::{Batch, Change, Changes, Entry, Image, Journal, Precondition, Store, What};
+use crate::store::{Batch, Change, Changes, Image, Journal, Precondition, Store};
 use crate::tasks::Tasks;
 use crate::tool_index::ToolIndex;
 use crate::view::{Delta, ServiceView, View};
@@ -41,6 +41,10 @@ pub(crate) struct Core {
     pub(crate) leases: LeaseTimers,
     pub(crate) events: Arc<Events>,
     pub(crate) index: Arc<dyn ToolIndex>,
+    pub(crate) alerts: Alerts,
+    pub(crate) guard: Guard,
+    /// What is left to chance.
+    pub(crate) random: Arc<Random>,
     pub(crate) tasks: Tasks,
     /// What watches the instances and the store; ends before the sessions do.
     pub(crate) monitor_tasks: Tasks,
@@ -52,11 +56,11 @@ impl Core {
     }
 
     /// Makes the next view and swaps it in; returns the one before and it.
-    fn swap(&self, revision: Option<Revision>, deltas: &[Delta]) -> (Arc<View>, Arc<View>) {
+    pub(crate) fn swap(&self, revision: Option<Revision>, deltas: &[Delta]) -> (Arc<View>, Arc<View>) {
         let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.view.load_full();
         let revision = revision.unwrap_or(before.revision()).max(before.revision());
-        let next = Arc::new(before.next(revision, deltas, &self.config.health));
+        let next = Arc::new(before.next(revision, deltas, &self.config));
         self.view.store(Arc::clone(&next));
         (before, next)
     }
@@ -110,7 +114,9 @@ impl Core {
     fn admit(&self, deltas: &[Delta]) {
         for delta in deltas {
             if let Delta::Put(service) = delta {
-                self.sessions.admit(probed(service));
+                let parameters = self.config.sessions.under(&service.spec.session_policy);
+                let processes = probed(service).into_iter().map(|id| (id, is_process(service, id).then_some(parameters)));
+                self.sessions.admit(processes);
             }
         }
     }
@@ -135,6 +141,7 @@ impl Core {
         let after = new.map(|view| probed(view.service())).unwrap_or_default();
         for instance in before.iter().filter(|id| !after.contains(id)) {
             self.monitor.tell(Command::Unwatch(*instance)).await;
+            self.guard.forget(*instance);
             self.sessions.dismiss(*instance, patience);
         }
         for instance in after {
@@ -142,66 +149,6 @@ impl Core {
                 self.monitor.tell(Command::Watch { instance, delay: Duration::ZERO }).await;
             }
         }
-    }
-
-    /// Takes an observation of an instance into account. The one way in, for
-    /// probes and for calls.
-    pub(crate) fn observe(&self, view: &ServiceView, instance: InstanceId, sequence: u64, observation: Observation) {
-        let Some((declared, seen)) = view.instance(instance) else { return };
-        let soft = observation.outcome == ProbeOutcome::Fail { hard: false };
-        let recorded = seen.cell.record(sequence, observation);
-        if recorded.transition.is_some() {
-            self.monitor.within(instance, seen.cell.probe_delay());
-        }
-        let fell = recorded.transition.is_some_and(|(from, to)| from.is_up() && to == HealthState::Unhealthy);
-        if fell
-            && soft
-            && matches!(declared.endpoint, Endpoint::Stdio(_))
-            && let Some(session) = self.sessions.peek(instance)
-        {
-            // A process that lives and does not answer is of no use: the next probe starts another.
-            self.sessions.retire(instance, &session, Duration::ZERO);
-        }
-        if recorded.visible {
-            self.publish_health(view, instance, recorded);
-        }
-    }
-
-    pub(crate) fn publish_health(&self, view: &ServiceView, instance: InstanceId, recorded: Recorded) {
-        let service = view.service();
-        let (_, next) = self.swap(None, &[Delta::Health { service: service.id, instance }]);
-        let Some((from, to)) = recorded.transition else { return };
-        let Some(service) = next.by_id(service.id).map(|view| view.service()) else { return };
-        let reason = recorded.health.reason.clone();
-        tracing::info!(service = %service.name(), %instance, from = from.as_str(), to = to.as_str(),
-            reason = %reason.message, "health changed");
-        self.recorder.record(Entry {
-            at: recorded.health.since,
-            service: Some(service.name().clone()),
-            instance: Some(instance),
-            what: What::Transition {
-                from: from.as_str().to_owned(),
-                to: to.as_str().to_owned(),
-                reason: reason.message.clone(),
-            },
-        });
-        let kind = EventKind::HealthChanged { instance, from, to, reason };
-        self.events.publish(next.revision(), Some(service.name().clone()), kind);
-    }
-
-    /// Writes a sample of a probe into the journal.
-    pub(crate) fn sampled(&self, view: &ServiceView, instance: InstanceId, observation: &Observation) {
-        let failed = matches!(observation.outcome, ProbeOutcome::Fail { .. });
-        self.recorder.record(Entry {
-            at: clock::now(),
-            service: Some(view.service().name().clone()),
-            instance: Some(instance),
-            what: What::Sample {
-                outcome: observation.outcome.as_str().to_owned(),
-                response_time_ms: observation.response_time.map(|time| time.as_secs_f64() * 1000.0),
-                error: failed.then(|| observation.message.clone()),
-            },
-        });
     }
 
     /// Keeps what an instance publishes, if it is something else than before.
@@ -347,6 +294,11 @@ fn probed(service: &Service) -> Vec<InstanceId> {
     }
     let instances = service.spec.instances.iter().filter(|instance| instance.admin_state.is_probed());
     instances.map(|instance| instance.id).collect()
+}
+
+fn is_process(service: &Service, id: InstanceId) -> bool {
+    let instance = service.spec.instances.iter().find(|instance| instance.id == id);
+    instance.is_some_and(|instance| matches!(instance.endpoint, Endpoint::Stdio(_)))
 }
 
 /// What changed between what an instance published and what it does; `None` when

@@ -60,6 +60,18 @@ pub enum EventKind {
         /// Why.
         reason: Reason,
     },
+    /// An instance has gone down so often of late that it counts as flapping.
+    FlappingBegan {
+        /// The instance.
+        instance: InstanceId,
+        /// How often it went down within `health_policy.flap_window`.
+        downs: u32,
+    },
+    /// An instance that was flapping has not gone down for a while.
+    FlappingEnded {
+        /// The instance.
+        instance: InstanceId,
+    },
     /// An instance publishes something else than before.
     DefinitionsChanged {
         /// The instance.
@@ -77,6 +89,18 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         resources: bool,
     },
+    /// So many instances fail at once that the fault is taken to be Machina's own,
+    /// and soft failures take none of them down; or that is over.
+    SelfPreservation {
+        /// Whether it began.
+        active: bool,
+        /// How many instances fail.
+        failing: usize,
+        /// Of how many.
+        targets: usize,
+        /// What was seen, for people.
+        message: String,
+    },
     /// The group was made, or its declaration changed.
     GroupChanged {
         /// The group.
@@ -87,6 +111,21 @@ pub enum EventKind {
         /// The group.
         group: GroupName,
     },
+}
+
+impl EventKind {
+    /// Whether it is about the health of an instance, which changes without a new
+    /// revision.
+    #[must_use]
+    pub const fn is_of_health(&self) -> bool {
+        matches!(
+            self,
+            Self::HealthChanged { .. }
+                | Self::FlappingBegan { .. }
+                | Self::FlappingEnded { .. }
+                | Self::SelfPreservation { .. }
+        )
+    }
 }
 
 /// What a reader of the stream gets next.
@@ -196,8 +235,7 @@ impl Events {
     pub(crate) fn subscribe_since(self: &Arc<Self>, revision: Revision) -> EventStream {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let unknown = |event: &&Arc<Event>| {
-            event.revision > revision
-                || (event.revision == revision && matches!(event.kind, EventKind::HealthChanged { .. }))
+            event.revision > revision || (event.revision == revision && event.kind.is_of_health())
         };
         let next = ring.events.iter().find(unknown).map_or(ring.next, |event| event.sequence);
         // Older events have been dropped: whether one of them counted cannot be known.

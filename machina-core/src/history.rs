@@ -18,6 +18,8 @@ use crate::core::Core;
 use crate::error::{Error, Problem, Result};
 use crate::health::{Health, HealthState};
 use crate::model::{InstanceId, ServiceName};
+use crate::rollup::sampled;
+use crate::statistics::Tallied;
 use crate::store::{Entry, EntryKind, JournalQuery, What};
 use crate::view::{InstanceView, ServiceView};
 
@@ -30,6 +32,7 @@ const SLOT_MOST: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// How many transitions are read at most; of the time before there is no data then.
 const ENTRIES_MAX: usize = 20_000;
+const DAY_MS: i64 = 24 * 3600 * 1000;
 const PAGE: u32 = 1000;
 
 /// The health of a service over time.
@@ -62,6 +65,15 @@ pub struct HealthSlot {
     /// The worst state that the service was in, which at any time is that of its
     /// best instance; none where there is no data.
     pub worst: Option<HealthState>,
+    /// How many probes of its instances were answered.
+    pub passes: u64,
+    /// How many were not.
+    pub failures: u64,
+    /// An estimate of the response time that half of the answered ones kept to, in
+    /// milliseconds.
+    pub p50_ms: Option<f64>,
+    /// The same for 95 of 100.
+    pub p95_ms: Option<f64>,
 }
 
 impl Scoped {
@@ -87,15 +99,23 @@ impl Scoped {
         let timelines = timelines(&entries, current.map(|(id, health)| (id, (*health).clone())).collect());
         let mut bar = Bar { start, slot_ms, cells: vec![Cell::default(); slots as usize] };
         bar.fill(&timelines, known_since.max(kept_since).as_millisecond(), now.as_millisecond());
+        self.probes(&view, since, &mut bar).await?;
         bar.read(view.service().name().clone())
     }
 
     /// The transitions of a service since then, oldest first, and since when they
     /// are complete.
     async fn transitions(&self, view: &ServiceView, since: Timestamp) -> Result<(Vec<Entry>, Timestamp)> {
+        let (entries, all) = self.entries(view, EntryKind::Transition, since).await?;
+        let oldest = entries.first().filter(|_| !all).map(|entry| entry.at);
+        Ok((entries, oldest.unwrap_or(since)))
+    }
+
+    /// The newest entries of a kind about a service since then, oldest first, and
+    /// whether these are all.
+    async fn entries(&self, view: &ServiceView, kind: EntryKind, since: Timestamp) -> Result<(Vec<Entry>, bool)> {
         let service = Some(view.service().name().clone());
-        let mut query =
-            JournalQuery { service, since: Some(since), limit: PAGE, ..JournalQuery::of(EntryKind::Transition) };
+        let mut query = JournalQuery { service, since: Some(since), limit: PAGE, ..JournalQuery::of(kind) };
         let mut entries: Vec<Entry> = Vec::new();
         loop {
             let page = self.core.journal.read(&query).await?;
@@ -106,8 +126,32 @@ impl Scoped {
             }
         }
         entries.reverse();
-        let oldest = entries.first().filter(|_| query.before.is_some()).map(|entry| entry.at);
-        Ok((entries, oldest.unwrap_or(since)))
+        Ok((entries, query.before.is_none()))
+    }
+
+    /// Adds what the probes came to: out of the roll-ups for slots of a day and
+    /// more, out of the samples for shorter ones.
+    async fn probes(&self, view: &ServiceView, since: Timestamp, bar: &mut Bar) -> Result<()> {
+        let daily = bar.slot_ms >= DAY_MS;
+        let kind = if daily { EntryKind::Rollup } else { EntryKind::Sample };
+        for entry in self.entries(view, kind, since).await?.0 {
+            match &entry.what {
+                What::Rollup { since, failures, durations, .. } => bar.tally(since.as_millisecond(), *failures, durations),
+                What::Sample { outcome, response_time_ms, .. } => {
+                    let sample = sampled(outcome, *response_time_ms);
+                    bar.tally(entry.at.as_millisecond(), sample.failures, &sample.durations);
+                }
+                _ => {}
+            }
+        }
+        if daily {
+            let now = clock::now().as_millisecond();
+            for (_, seen) in view.instances() {
+                let live = seen.cell.statistics.tally.seen();
+                bar.tally(now, live.failures, &live.durations);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -170,6 +214,7 @@ struct Cell {
     up_ms: i64,
     decided_ms: i64,
     worst: Option<HealthState>,
+    probes: Tallied,
 }
 
 struct Bar {
@@ -218,13 +263,31 @@ impl Bar {
         }
     }
 
+    /// Adds probes to the slot that they began in.
+    fn tally(&mut self, at: i64, failures: u64, durations: &[u64]) {
+        let index = usize::try_from((at - self.start).div_euclid(self.slot_ms)).ok();
+        if let Some(cell) = index.and_then(|index| self.cells.get_mut(index)) {
+            cell.probes.add(failures, durations);
+        }
+    }
+
     fn read(self, service: ServiceName) -> Result<HealthSlots> {
         let at = |ms| Timestamp::from_millisecond(ms).map_err(|_| Error::invalid_field("slot", "reaches too far back"));
         let (mut slots, mut from) = (Vec::with_capacity(self.cells.len()), self.start);
         for cell in &self.cells {
             let (start, end) = (at(from)?, at(from + self.slot_ms)?);
             let uptime_percentage = percentage(cell.up_ms, cell.decided_ms);
-            slots.push(HealthSlot { start, end, uptime_percentage, worst: cell.worst });
+            let probes = &cell.probes;
+            slots.push(HealthSlot {
+                start,
+                end,
+                uptime_percentage,
+                worst: cell.worst,
+                passes: probes.passes(),
+                failures: probes.failures,
+                p50_ms: probes.quantile(0.5),
+                p95_ms: probes.quantile(0.95),
+            });
             from += self.slot_ms;
         }
         let sum = |ms: fn(&Cell) -> i64| self.cells.iter().map(ms).sum();
@@ -252,6 +315,7 @@ impl Core {
         self.drop_leases(old, new);
         for (instance, seen) in old.instances() {
             if new.is_none_or(|new| new.instance(instance.id).is_none()) {
+                self.roll_up(old.service().name(), instance.id, seen);
                 self.lose_sight(old.service().name(), instance.id, seen, "the instance was removed");
             }
         }
@@ -261,6 +325,7 @@ impl Core {
     pub(crate) fn lose_sight_of_all(&self) {
         for view in self.view().services() {
             for (instance, seen) in view.instances() {
+                self.roll_up(view.service().name(), instance.id, seen);
                 self.lose_sight(view.service().name(), instance.id, seen, "the registry was closed");
             }
         }

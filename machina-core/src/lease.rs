@@ -18,16 +18,13 @@ use crate::access::{Principal, Role, Scoped};
 use crate::cell::LeaseLook;
 use crate::core::Core;
 use crate::error::Result;
-use crate::health::{HealthState, Reason, ReasonCode};
+use crate::health::{CALLS_PATIENCE, HealthState, Reason, ReasonCode};
 use crate::model::{InstanceId, Revision, ServiceName};
 use crate::view::ServiceView;
 use crate::write::Mutation;
 
 /// When the removal of an instance is tried again that did not succeed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-
-/// How long calls at an instance may still take whose lease ran out.
-const CALLS_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The lease of an instance, as it stands after a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +165,7 @@ impl LeaseTimers {
                     return instance;
                 }
                 Some((at, _)) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(at) => {}
                     () = self.earlier.notified() => {}
                 },

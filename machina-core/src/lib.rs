@@ -20,6 +20,7 @@
 //! ```
 
 mod access;
+mod alerts;
 mod builder;
 mod catalog;
 mod cell;
@@ -28,6 +29,7 @@ mod clock;
 mod config;
 mod connect;
 mod core;
+mod egress;
 mod error;
 mod event;
 mod health;
@@ -37,11 +39,14 @@ mod lease;
 mod machina;
 mod memory;
 mod model;
+mod parameters;
 mod query;
 mod quiet;
+mod random;
 mod recorder;
 mod replies;
 mod report;
+mod rollup;
 mod route;
 mod sessions;
 mod statistics;
@@ -54,17 +59,22 @@ mod view;
 mod write;
 
 pub use access::{Departed, Discovered, GroupReport, Measured, Principal, Reachable, Role, Scoped};
+pub use alerts::{
+    Alert, AlertChannel, AlertCounts, AlertMessage, AlertMessageKind, AlertRule, AlertsConfig, AlertsReport, ChannelError,
+    ChannelReport, ChannelTest, Notifier, QuietHours, SlackTarget, SmtpTarget, SmtpTls, WebhookTarget, Weekday,
+};
 pub use builder::Builder;
 pub use change_log::ChangeLog;
 pub use clock::now;
 pub use config::{
-    AccessConfig, Config, HealthConfig, JournalConfig, LimitsConfig, RoutingConfig, SessionsConfig, StartPolicy,
+    AccessConfig, Config, JournalConfig, LimitsConfig,
 };
 pub use connect::{CallContext, Connector, Era, LOG_LEVEL, LogSink, Notice, Progress, ProgressSink, Session, Target};
+pub use egress::{Barred, EgressConfig, Network, Reach};
 pub use error::{Error, ErrorContext, ErrorKind, Outcome, Phase, Problem, Result};
 pub use event::{Event, EventCursor, EventFeed, EventKind, EventStream, Next};
 pub use health::{
-    Evidence, Health, HealthParameters, HealthState, Observation, ProbeOutcome, Prober, Reason, ReasonCode, Status,
+    Evidence, Health, HealthState, Observation, ProbeOutcome, ProbePlan, Prober, Reason, ReasonCode, Status,
 };
 pub use history::{HealthSlot, HealthSlots};
 pub use jiff::Timestamp;
@@ -72,9 +82,9 @@ pub use lease::{Heartbeat, Lease};
 pub use machina::{Applied, Machina, Registry, Router, ToolPage, ToolQuery};
 pub use memory::MemoryStore;
 pub use model::{
-    AccessLevel, AdminState, BalancerKind, BuildPriority, BuildType, Definitions, Endpoint, Group, GroupMember,
-    GroupName, GroupSpec, HealthPolicy, HttpEndpoint, Instance, InstanceId, OpenApiEndpoint, Origin, RejectedTool,
-    Revision, RoutingPolicy, Sensitive, SensitiveMap, Service, ServiceId, ServiceName, ServiceSpec, StdioEndpoint, Tag,
+    AccessLevel, AdminState, AlertLevel, AlertPolicy, BalancerKind, BuildPriority, BuildType, Canary, Definitions, Endpoint, Group, GroupMember,
+    GroupName, GroupSpec, HealthConfig, HealthEndpoint, HealthLevel, HealthParameters, HealthPolicy, HttpEndpoint, Instance, InstanceId, OpenApiEndpoint, Origin, Pinning, RejectedTool,
+    Revision, RoutingConfig, RoutingParameters, RoutingPolicy, Sensitive, SensitiveMap, Service, ServiceId, ServiceName, ServiceSpec, SessionParameters, SessionPolicy, SessionsConfig, StartPolicy, StdioEndpoint, Tag, TimeLimit,
     Tool, ToolCall, ToolHints, ToolMode, ToolName, ToolPattern, ToolPrefix, ToolResult, UrlEndpoint,
 };
 pub use query::{Order, Page, Query};
@@ -82,10 +92,10 @@ pub use quiet::quietly;
 pub use replies::{
     Answer, Begun, Claim, Keep, MemoryReplies, Replied, Replies, Reply, ReplyKey, ReplyProgress, RequestHash,
 };
-pub use report::{HealthReport, InstanceHealth, Overview, ServiceHealth, ServiceReport, ToolReport};
+pub use report::{HealthReport, InstanceHealth, Overview, ServiceHealth, ServiceReport, ToolReport, WithheldTool};
 pub use route::{
-    Attempt, Balancer, CallKey, CallOptions, CallReport, Candidacy, Candidate, Decision, Explanation, Failure,
-    PeakEwma, RoundRobin, Standing, UpstreamRequest, decide,
+    Attempt, Balancer, BreakerState, CallKey, CallOptions, CallReport, Candidacy, Candidate, Decision, Explanation,
+    Failure, LeastOutstanding, Locality, PeakEwma, RoundRobin, Standing, UpstreamRequest, WeightedRandom, decide,
 };
 pub use statistics::{CallStatistics, DURATION_BOUNDS, InstanceStatistics, ServiceStatistics};
 pub use store::{
@@ -94,5 +104,5 @@ pub use store::{
 };
 pub use tasks::{Attached, Tasks};
 pub use tool_index::{Hit, LexicalIndex, ToolIndex};
-pub use view::{InstanceView, OfferedTool, ServiceView, View};
+pub use view::{InstanceView, OfferedTool, QuarantinedTool, ServiceView, View};
 pub use write::Mutation;

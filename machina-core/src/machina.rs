@@ -426,3 +426,7 @@ mod tests;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod session_tests;
+
+#[cfg(test)]
+#[path = "operator_tests.rs"]
+mod operator_tests;

@@ -89,7 +89,7 @@ mod scoped {
 async fn two(subject: &Subject<Machina>, trust: bool) -> [Instance; 2] {
     let instances = [subject.sim.instance("one"), subject.sim.instance("two")];
     let mut spec = service("a", &[&instances[0], &instances[1]]);
-    spec.routing_policy.trust_annotations = trust;
+    spec.routing_policy.trust_annotations = Some(trust);
     subject.registry.register(spec).await.unwrap();
     settle(&subject.registry, "a", Status::Healthy).await;
     instances
@@ -122,7 +122,7 @@ async fn a_trusted_call_survives_the_death_of_the_only_process() {
     let subject = open().await;
     let process = subject.sim.process("one");
     let mut spec = service("a", &[&process]);
-    spec.routing_policy.trust_annotations = true;
+    spec.routing_policy.trust_annotations = Some(true);
     subject.registry.register(spec).await.unwrap();
     settle(&subject.registry, "a", Status::Healthy).await;
     subject.sim.set_latency(&process, Duration::from_millis(100));

@@ -266,7 +266,7 @@ impl Journal for MemoryStore {
         let before = kept.len();
         let mut counts: BTreeMap<Option<InstanceId>, u64> = BTreeMap::new();
         let mut keep = |entry: &Entry| {
-            let per_instance = matches!(kind, EntryKind::Transition | EntryKind::Sample);
+            let per_instance = kind.is_per_instance();
             let count = counts.entry(entry.instance.filter(|_| per_instance)).or_default();
             let good = entry.at >= retention.before && *count < retention.count_max;
             *count += u64::from(good);

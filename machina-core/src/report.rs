@@ -53,6 +53,10 @@ pub struct HealthReport {
     pub response_time_ms: Option<f64>,
     /// Failures in a row.
     pub consecutive_failures: u32,
+    /// Whether it goes down and comes back again and again, so that it takes more
+    /// to be healthy and longer to get its full share of the calls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
     /// The share of time it was up, in percent, since this process first knew.
     pub uptime_percentage: Option<f64>,
     /// When it was last heard of, if it registered itself; absent for those that
@@ -79,6 +83,24 @@ pub struct ServiceHealth {
     pub health: HealthReport,
     /// Each instance.
     pub instances: Vec<InstanceHealth>,
+    /// Tools that its instances publish and that are not offered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld_tools: Vec<WithheldTool>,
+}
+
+/// A tool that an instance publishes and that is not offered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WithheldTool {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The name it claims, where it has one.
+    pub name: Option<String>,
+    /// The hash of the definition, where that is valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// Why it is not offered.
+    pub reason: String,
 }
 
 /// The health of one instance.
@@ -117,6 +139,10 @@ pub struct ToolReport {
     /// How well it fits what was searched for; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub score: Option<f32>,
+    /// Characters in the name, title or description that a reader does not see, or
+    /// takes for others: something may be hidden there from people, or from models.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspicious: Vec<String>,
     /// The definition as the server sent it: `name`, `description`, `inputSchema`, …
     #[serde(flatten)]
     pub definition: serde_json::Map<String, Value>,
@@ -138,6 +164,10 @@ pub struct Overview {
     pub tools: usize,
     /// How many journal entries were dropped because the store was too slow.
     pub dropped_journal_entries: u64,
+    /// Whether so many instances fail at once that the fault is taken to be
+    /// Machina's own: soft failures then take none of them down.
+    #[serde(default)]
+    pub self_preservation: bool,
 }
 
 impl Overview {
@@ -150,10 +180,12 @@ impl Overview {
         worst.unwrap_or(Status::Healthy)
     }
 
-    pub(crate) fn of<'a>(revision: Revision, views: impl Iterator<Item = &'a Arc<ServiceView>>, dropped: u64) -> Self {
+    pub(crate) fn of<'a>(revision: Revision, views: impl Iterator<Item = &'a Arc<ServiceView>>) -> Self {
         let statuses = Status::ALL.iter().map(|status| (status.as_str().to_owned(), 0)).collect();
         let (services, instances, tools) = (0, 0, 0);
-        let mut overview = Self { revision, services, statuses, instances, tools, dropped_journal_entries: dropped };
+        let (dropped_journal_entries, self_preservation) = (0, false);
+        let mut overview =
+            Self { revision, services, statuses, instances, tools, dropped_journal_entries, self_preservation };
         for view in views {
             overview.services += 1;
             overview.instances += view.instances().len();
@@ -167,7 +199,8 @@ impl Overview {
 impl ToolReport {
     pub(crate) fn of(service: &ServiceName, tool: &Tool, score: Option<f32>) -> Self {
         let definition = tool.definition().as_object().cloned().unwrap_or_default();
-        Self { service: service.clone(), hash: tool.hash().to_owned(), score, definition }
+        let (service, hash, suspicious) = (service.clone(), tool.hash().to_owned(), tool.suspicious());
+        Self { service, hash, score, suspicious, definition }
     }
 }
 
@@ -191,6 +224,7 @@ impl HealthReport {
             last_check: health.last_check,
             response_time_ms: health.response_time_ms,
             consecutive_failures: health.consecutive_failures,
+            flapping: health.flapping,
             uptime_percentage: None,
             last_heartbeat: None,
             lease_expires_at: None,
@@ -245,6 +279,28 @@ impl ServiceReport {
     }
 }
 
+fn withheld(view: &ServiceView) -> Vec<WithheldTool> {
+    let quarantined = view.quarantined_tools().iter().map(|quarantined| WithheldTool {
+        instance: quarantined.instance,
+        name: Some(quarantined.tool.name().to_string()),
+        hash: Some(quarantined.tool.hash().to_owned()),
+        reason: match &quarantined.pinned {
+            Some(pinned) => format!("quarantined: it is another tool than the operator pinned ({pinned})"),
+            None => "quarantined: the operator has not pinned it".to_owned(),
+        },
+    });
+    let rejected = view.instances().flat_map(|(instance, seen)| {
+        let rejected = seen.definitions.iter().flat_map(|definitions| &definitions.rejected);
+        rejected.map(|tool| WithheldTool {
+            instance: instance.id,
+            name: tool.name.clone(),
+            hash: None,
+            reason: tool.reason.clone(),
+        })
+    });
+    quarantined.chain(rejected).collect()
+}
+
 impl From<&ServiceView> for ServiceHealth {
     fn from(view: &ServiceView) -> Self {
         let instances = view.instances().map(|(instance, seen)| InstanceHealth {
@@ -263,6 +319,7 @@ impl From<&ServiceView> for ServiceHealth {
             admin_reason: view.service().spec.admin_reason.clone(),
             health: HealthReport::of_service(view),
             instances: instances.collect(),
+            withheld_tools: withheld(view),
         }
     }
 }

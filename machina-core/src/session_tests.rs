@@ -10,7 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::connect::Target;
 use crate::error::ErrorKind;
-use crate::health::{HealthState, Observation, Prober, Status};
+use crate::health::{HealthState, Observation, ProbePlan, Prober, Status};
 use crate::model::{BalancerKind, Instance, Sensitive};
 use crate::testing::registry_suite::{Subject, call, service, settle};
 use crate::testing::{Behaviour, SimConnector};
@@ -131,7 +131,7 @@ struct Faulty(AtomicU32);
 
 #[async_trait]
 impl Prober for Faulty {
-    async fn probe(&self, _: &Target, _: Duration) -> Observation {
+    async fn probe(&self, _: &Target, _: &ProbePlan) -> Observation {
         assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 1, "the fault of this test");
         Observation::pass(Duration::from_millis(1))
     }

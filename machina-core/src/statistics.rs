@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
-use crate::health::ProbeOutcome;
+use crate::health::{Observation, ProbeOutcome};
 
 /// The upper bounds of the duration buckets, in seconds: those that
 /// OpenTelemetry advises for durations. One more bucket takes what is longer.
@@ -88,6 +88,12 @@ pub struct InstanceStatistics {
     /// Its probes by outcome: `pass`, `degraded`, `auth_required`, `fail` and
     /// `inconclusive`, each of them present.
     pub probes: BTreeMap<String, u64>,
+    /// How many calls of its canary brought what they should; they are no attempts.
+    #[serde(default)]
+    pub canary_passes: u64,
+    /// How many did not.
+    #[serde(default)]
+    pub canary_failures: u64,
 }
 
 /// Counts calls. All additions are relaxed: a snapshot may miss the last few.
@@ -110,7 +116,7 @@ fn read(counter: &AtomicU64) -> u64 {
 impl CallCounters {
     fn ended(&self, duration: Duration, outcome: CallOutcome) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        add(&self.buckets[BOUNDS_MICROS.partition_point(|bound| *bound < micros)], 1);
+        add(&self.buckets[bucket(duration)], 1);
         add(&self.micros, micros);
         match outcome {
             CallOutcome::Answered => {}
@@ -190,6 +196,15 @@ impl ServiceCounters {
         }
     }
 
+    /// The duration that 95 of 100 calls of `tool` kept to; `None` while few have ended.
+    pub(crate) fn usual_duration(&self, tool: &str) -> Option<Duration> {
+        const TELLING: u64 = 20;
+        let tools = self.tools.load();
+        let buckets: Vec<u64> = tools.get(tool)?.buckets.iter().map(read).collect();
+        let millis = quantile(&buckets, 0.95).filter(|_| buckets.iter().sum::<u64>() >= TELLING)?;
+        Some(Duration::from_secs_f64(millis / 1000.0))
+    }
+
     pub(crate) fn snapshot(&self) -> ServiceStatistics {
         let tools = self.tools.load();
         let tools = tools.iter().map(|(name, counters)| (name.clone(), counters.snapshot())).collect();
@@ -205,17 +220,87 @@ const PROBES: [ProbeOutcome; 5] = [
     ProbeOutcome::Inconclusive,
 ];
 
+/// What the probes of an instance came to since that was last taken.
+#[derive(Debug, Default)]
+pub(crate) struct ProbeTally {
+    durations: [AtomicU64; BUCKETS],
+    failures: AtomicU64,
+}
+
+/// What a [`ProbeTally`] holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tallied {
+    pub(crate) failures: u64,
+    pub(crate) durations: Vec<u64>,
+}
+
+impl ProbeTally {
+    /// A probe has ended; one that only we could not make counts as nothing.
+    pub(crate) fn probed(&self, observation: &Observation) {
+        match (observation.outcome, observation.response_time) {
+            (ProbeOutcome::Fail { .. }, _) => add(&self.failures, 1),
+            (ProbeOutcome::Inconclusive, _) | (_, None) => {}
+            (_, Some(took)) => add(&self.durations[bucket(took)], 1),
+        }
+    }
+
+    pub(crate) fn seen(&self) -> Tallied {
+        Tallied { failures: read(&self.failures), durations: self.durations.iter().map(read).collect() }
+    }
+
+    /// What it holds, and begins anew.
+    pub(crate) fn take(&self) -> Tallied {
+        let taken = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Tallied { failures: taken(&self.failures), durations: self.durations.iter().map(taken).collect() }
+    }
+}
+
+impl Tallied {
+    pub(crate) fn passes(&self) -> u64 {
+        self.durations.iter().sum()
+    }
+
+    /// Adds what another tally held.
+    pub(crate) fn add(&mut self, failures: u64, durations: &[u64]) {
+        self.failures += failures;
+        self.durations.resize(BUCKETS, 0);
+        for (sum, more) in self.durations.iter_mut().zip(durations) {
+            *sum += more;
+        }
+    }
+
+    /// The response time in milliseconds that this share of the answers kept to.
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        quantile(&self.durations, share)
+    }
+}
+
+fn bucket(duration: Duration) -> usize {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    BOUNDS_MICROS.partition_point(|bound| *bound < micros)
+}
+
 /// Counts what an instance is asked.
 #[derive(Debug, Default)]
 pub(crate) struct InstanceCounters {
     attempts: CallCounters,
     probes: [AtomicU64; PROBES.len()],
+    /// Calls of the canary: those that failed, those that passed.
+    canary: [AtomicU64; 2],
+    pub(crate) tally: ProbeTally,
 }
 
 impl InstanceCounters {
     /// An attempt has ended, with an answer or like this.
     pub(crate) fn attempted(&self, duration: Duration, error: Option<ErrorKind>) {
         self.attempts.ended(duration, error.map_or(CallOutcome::Answered, CallOutcome::Failed));
+    }
+
+    /// A probe has ended that called the canary with this success, or did not call it.
+    pub(crate) fn canary_called(&self, passed: Option<bool>) {
+        if let Some(passed) = passed {
+            add(&self.canary[usize::from(passed)], 1);
+        }
     }
 
     /// An attempt that was counted already brought the answer that the tool failed.
@@ -234,7 +319,8 @@ impl InstanceCounters {
     pub(crate) fn snapshot(&self) -> InstanceStatistics {
         let counted =
             PROBES.iter().zip(&self.probes).map(|(outcome, count)| (outcome.as_str().to_owned(), read(count)));
-        InstanceStatistics { attempts: self.attempts.snapshot(), probes: counted.collect() }
+        let [canary_failures, canary_passes] = [&self.canary[0], &self.canary[1]].map(read);
+        InstanceStatistics { attempts: self.attempts.snapshot(), probes: counted.collect(), canary_passes, canary_failures }
     }
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::alerts::{Alert, AlertMessageKind};
 use crate::error::Result;
 use crate::model::{Definitions, Group, GroupName, InstanceId, Revision, Service, ServiceId, ServiceName};
 use crate::replies::{MemoryReplies, Replies};
@@ -182,6 +183,19 @@ pub enum What {
         /// What went wrong.
         error: Option<String>,
     },
+    /// What the probes of an instance came to over a day, or over the part of one
+    /// that this process saw. Kept when the samples are gone.
+    Rollup {
+        /// When it begins; it ends when the entry was written.
+        since: Timestamp,
+        /// How many probes were answered.
+        passes: u64,
+        /// How many were not.
+        failures: u64,
+        /// How many answers took up to each of [`DURATION_BOUNDS`](crate::DURATION_BOUNDS)
+        /// and longer than the one before; the last number counts those beyond.
+        durations: Vec<u64>,
+    },
     /// One call of a tool.
     Call {
         /// The tool.
@@ -196,6 +210,15 @@ pub enum What {
         success: bool,
         /// The code of the error, where there was one.
         error: Option<String>,
+    },
+    /// A channel was told of an alert.
+    Alert {
+        /// The channel.
+        channel: String,
+        /// What it was told.
+        message: AlertMessageKind,
+        /// The alert, as it was told.
+        alert: Box<Alert>,
     },
     /// Someone changed something.
     Audit {
@@ -215,7 +238,9 @@ impl What {
         match self {
             Self::Transition { .. } => EntryKind::Transition,
             Self::Sample { .. } => EntryKind::Sample,
+            Self::Rollup { .. } => EntryKind::Rollup,
             Self::Call { .. } => EntryKind::Call,
+            Self::Alert { .. } => EntryKind::Alert,
             Self::Audit { .. } => EntryKind::Audit,
         }
     }
@@ -229,15 +254,25 @@ pub enum EntryKind {
     Transition,
     /// See [`What::Sample`].
     Sample,
+    /// See [`What::Rollup`].
+    Rollup,
     /// See [`What::Call`].
     Call,
+    /// See [`What::Alert`].
+    Alert,
     /// See [`What::Audit`].
     Audit,
 }
 
 impl EntryKind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Transition, Self::Sample, Self::Call, Self::Audit];
+    pub const ALL: &'static [Self] = &[Self::Transition, Self::Sample, Self::Rollup, Self::Call, Self::Alert, Self::Audit];
+
+    /// Whether the number of entries is limited for each instance by itself.
+    #[must_use]
+    pub const fn is_per_instance(self) -> bool {
+        matches!(self, Self::Transition | Self::Sample | Self::Rollup)
+    }
 }
 
 /// Which entries to read: newest first.

@@ -1,19 +1,19 @@
 //! The immutable snapshot that every read sees: what was declared, joined with
 //! what is observed. [`View::next`] is the only place where one is made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::catalog::Catalog;
 use crate::cell::Cell;
-use crate::config::{HealthConfig, StartPolicy};
+use crate::config::Config;
+use crate::egress::Reach;
 use crate::error::Result;
 use crate::health::{Health, HealthState, ReasonCode, Status};
-use crate::model::{
-    AdminState, Definitions, Endpoint, Group, GroupName, Instance, InstanceId, Revision, Service, ServiceId, Tool,
-};
+use crate::model::{AdminState, Definitions, Endpoint, Group, GroupName, Instance, InstanceId, Pinning, Revision, RoutingParameters, Service, ServiceId, SessionParameters, StartPolicy, Tool};
 use crate::query::{Page, Query};
+use crate::route::Traffic;
 use crate::statistics::{CallOutcome, InstanceStatistics, ServiceCounters, ServiceStatistics};
 
 /// A service with everything known about it.
@@ -23,10 +23,18 @@ pub struct ServiceView {
     observed: Vec<InstanceView>,
     tools: Arc<Tools>,
     status: Status,
+    /// What holds for its calls.
+    pub(crate) routing: RoutingParameters,
+    /// What holds for its sessions.
+    pub(crate) session: SessionParameters,
+    /// Where those of its instances may be that were registered from outside.
+    outside: Reach,
     /// Lower-case words that a text filter looks through.
     haystack: Arc<str>,
     /// How many calls were routed.
     calls: Arc<AtomicU64>,
+    /// What its calls share.
+    pub(crate) traffic: Arc<Traffic>,
     statistics: Arc<ServiceCounters>,
 }
 
@@ -49,6 +57,19 @@ struct Tools {
     by_name: HashMap<String, usize>,
     /// Instances (by bit) whose definitions are known.
     known: u64,
+    quarantined: Vec<QuarantinedTool>,
+}
+
+/// A tool that an instance publishes and that is not offered, because it is not
+/// the one that the operator pinned.
+#[derive(Debug, Clone)]
+pub struct QuarantinedTool {
+    /// The tool as it is published now.
+    pub tool: Arc<Tool>,
+    /// The instance that publishes it.
+    pub instance: InstanceId,
+    /// The hash that was pinned; `None` for a tool that was not.
+    pub pinned: Option<String>,
 }
 
 /// A tool, and which instances offer it.
@@ -89,14 +110,14 @@ pub struct View {
 impl View {
     /// The view after `changes`, standing at `revision`. Everything that did not
     /// change is shared with this one.
-    pub(crate) fn next(&self, revision: Revision, changes: &[Delta], health: &HealthConfig) -> Self {
+    pub(crate) fn next(&self, revision: Revision, changes: &[Delta], config: &Config) -> Self {
         let (mut catalog, mut groups) = (self.catalog.clone(), self.groups.clone());
         for change in changes {
             match change {
                 Delta::Delete(id) => catalog.remove(*id),
                 Delta::Put(service) => {
                     let before = catalog.by_id(service.id).cloned();
-                    catalog.insert(Arc::new(ServiceView::declared(Arc::clone(service), before.as_deref(), health)));
+                    catalog.insert(Arc::new(ServiceView::declared(Arc::clone(service), before.as_deref(), config)));
                 }
                 Delta::Definitions { service, instance, definitions } => {
                     catalog.change(*service, |view| view.define(*instance, definitions));
@@ -173,29 +194,38 @@ impl View {
 }
 
 impl ServiceView {
-    fn declared(service: Arc<Service>, before: Option<&Self>, health: &HealthConfig) -> Self {
-        let policy = &service.spec.health_policy;
-        let observed = service.spec.instances.iter().map(|instance| {
-            let parameters = health.parameters(policy, matches!(instance.endpoint, Endpoint::Stdio(_)));
+    fn declared(service: Arc<Service>, before: Option<&Self>, config: &Config) -> Self {
+        let spec = &service.spec;
+        let parameters = [false, true].map(|stdio| Arc::new(config.health.parameters(&spec.health_policy, stdio)));
+        let in_use = before.is_some_and(|before| before.observed.iter().any(|seen| seen.health.state.is_up()));
+        let observed = spec.instances.iter().map(|instance| {
+            let stdio = matches!(instance.endpoint, Endpoint::Stdio(_));
+            let parameters = Arc::clone(&parameters[usize::from(stdio)]);
             let known = before.and_then(|before| before.instance(instance.id));
             match known.filter(|(old, _)| old.endpoint == instance.endpoint) {
                 Some((_, seen)) => {
                     seen.cell.set_parameters(parameters);
                     InstanceView::of(Arc::clone(&seen.cell), seen.definitions.clone())
                 }
+                None if in_use => InstanceView::of(Arc::new(Cell::joining(parameters)), None),
                 None => InstanceView::of(Arc::new(Cell::new(parameters)), None),
             }
         });
         let haystack = haystack(&service).into();
         let calls = before.map(|before| Arc::clone(&before.calls)).unwrap_or_default();
+        let traffic = before.map(|before| Arc::clone(&before.traffic)).unwrap_or_default();
         let statistics = before.map(|before| Arc::clone(&before.statistics)).unwrap_or_default();
         let mut view = Self {
+            routing: config.routing.under(&spec.routing_policy),
+            session: config.sessions.under(&spec.session_policy),
+            outside: Reach::outside(&config.egress),
             observed: observed.collect(),
             service,
             tools: Arc::default(),
             status: Status::Unknown,
             haystack,
             calls,
+            traffic,
             statistics,
         };
         view.collect_tools();
@@ -223,10 +253,17 @@ impl ServiceView {
 
     fn collect_tools(&mut self) {
         let mut tools = Tools::default();
-        for (index, seen) in self.observed.iter().enumerate() {
+        let strict = self.routing.pinning == Pinning::Strict;
+        for (index, (instance, seen)) in self.service.spec.instances.iter().zip(&self.observed).enumerate() {
             let Some(definitions) = &seen.definitions else { continue };
             tools.known |= bit(index);
             for tool in &definitions.tools {
+                let pin = self.service.spec.routing_policy.pins.get(tool.name().as_str());
+                if strict && pin.map(String::as_str) != Some(tool.hash()) {
+                    let (tool, pinned) = (Arc::clone(tool), pin.cloned());
+                    tools.quarantined.push(QuarantinedTool { tool, instance: instance.id, pinned });
+                    continue;
+                }
                 let place = *tools.by_name.entry(tool.name().to_string()).or_insert(tools.list.len());
                 if place == tools.list.len() {
                     tools.list.push(OfferedTool { tool: Arc::clone(tool), offered_by: 0 });
@@ -235,6 +272,17 @@ impl ServiceView {
             }
         }
         self.tools = Arc::new(tools);
+    }
+
+    /// The hash of each tool that its instances publish, offered or not; where they
+    /// differ, that of the first.
+    pub(crate) fn published(&self) -> BTreeMap<String, String> {
+        let mut published = BTreeMap::new();
+        let tools = self.observed.iter().filter_map(|seen| seen.definitions.as_ref()).flat_map(|d| &d.tools);
+        for tool in tools {
+            published.entry(tool.name().to_string()).or_insert_with(|| tool.hash().to_owned());
+        }
+        published
     }
 
     fn judge(&mut self) {
@@ -249,12 +297,37 @@ impl ServiceView {
         };
     }
 
+    /// Where one of its instances may be.
+    pub(crate) fn reach(&self, instance: &Instance) -> Reach {
+        if instance.from_outside { self.outside.clone() } else { Reach::inside() }
+    }
+
+    /// When its instances are started.
+    #[must_use]
+    pub fn start_policy(&self) -> StartPolicy {
+        self.session.start
+    }
+
+    /// Whether the instance is one of the processes that are kept running though no
+    /// one calls them: the first ones in use that do not end again and again.
+    pub(crate) fn keeps_warm(&self, id: InstanceId) -> bool {
+        if self.session.warm == 0 || !self.service.spec.admin_state.admits_calls() {
+            return false;
+        }
+        let runs = |(instance, seen): &(&Instance, &InstanceView)| {
+            let stdio = matches!(instance.endpoint, Endpoint::Stdio(_));
+            stdio && instance.admin_state.admits_calls() && seen.health.state != HealthState::CrashLoop
+        };
+        self.instances().filter(runs).take(self.session.warm as usize).any(|(instance, _)| instance.id == id)
+    }
+
     /// Whether every instance is decided, or nobody looks at it: the operator
     /// said so, or it waits for its first call as `start` has it.
     #[must_use]
     pub fn is_settled(&self, start: StartPolicy) -> bool {
         let rests = |instance: &Instance, seen: &InstanceView| {
             let waits = start == StartPolicy::Lazy && matches!(instance.endpoint, Endpoint::Stdio(_));
+            let waits = waits && !self.keeps_warm(instance.id);
             !instance.admin_state.is_probed() || (waits && seen.definitions.is_some())
         };
         let settled =
@@ -298,6 +371,13 @@ impl ServiceView {
         self.tools.by_name.get(name).map(|index| &self.tools.list[*index])
     }
 
+    /// Tools that its instances publish and that are not offered, because they are
+    /// not those that the operator pinned.
+    #[must_use]
+    pub fn quarantined_tools(&self) -> &[QuarantinedTool] {
+        &self.tools.quarantined
+    }
+
     /// Whether it is known, for at least one instance, what it publishes.
     #[must_use]
     pub fn has_definitions(&self) -> bool {
@@ -325,6 +405,12 @@ impl ServiceView {
         self.statistics.ended(self.tool(tool).map(|_| tool), duration, outcome);
     }
 
+    /// How long calls of `tool` take but for the slowest twentieth; `None` while
+    /// too few have ended to tell.
+    pub(crate) fn usual_duration(&self, tool: &str) -> Option<std::time::Duration> {
+        self.statistics.usual_duration(tool)
+    }
+
     /// The calls of the service since this process started, in all and by tool.
     #[must_use]
     pub fn statistics(&self) -> ServiceStatistics {
@@ -342,6 +428,12 @@ impl InstanceView {
     #[must_use]
     pub fn statistics(&self) -> InstanceStatistics {
         self.cell.statistics.snapshot()
+    }
+
+    /// The share of its calls that the instance should get, from 0.1 to 1: less
+    /// than all while it has just come back.
+    pub(crate) fn share(&self) -> f64 {
+        self.cell.share()
     }
 
     fn of(cell: Arc<Cell>, definitions: Option<Arc<Definitions>>) -> Self {
@@ -373,7 +465,9 @@ fn status_of(admin_state: AdminState, health: &Health) -> Status {
             _ => Status::Healthy,
         },
         (AdminState::Enabled, HealthState::Suspect | HealthState::Recovering) => Status::Degraded,
-        (AdminState::Enabled, HealthState::Unhealthy | HealthState::Expired) => Status::Unhealthy,
+        (AdminState::Enabled, HealthState::Unhealthy | HealthState::CrashLoop | HealthState::Expired) => {
+            Status::Unhealthy
+        }
     }
 }
 

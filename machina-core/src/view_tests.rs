@@ -21,15 +21,15 @@ fn service(name: &str, json: serde_json::Value, instances: usize) -> Arc<Service
 }
 
 fn put(view: &View, service: &Arc<Service>) -> View {
-    view.next(view.revision().next(), &[Delta::Put(Arc::clone(service))], &HealthConfig::default())
+    view.next(view.revision().next(), &[Delta::Put(Arc::clone(service))], &Config::default())
 }
 
 fn observe(view: &View, service: &Service, index: usize, outcome: ProbeOutcome) -> View {
     let instance = service.spec.instances[index].id;
     let cell = &view.by_id(service.id).unwrap().instance(instance).unwrap().1.cell;
-    cell.record(cell.ticket(), Observation::new(outcome, ""));
+    cell.record(cell.ticket(), Observation::new(outcome, ""), crate::cell::Circumstances::default());
     let delta = Delta::Health { service: service.id, instance };
-    view.next(view.revision(), &[delta], &HealthConfig::default())
+    view.next(view.revision(), &[delta], &Config::default())
 }
 
 const DOWN: ProbeOutcome = ProbeOutcome::Fail { hard: true };
@@ -80,7 +80,7 @@ async fn a_service_has_settled_when_every_instance_is_decided_or_left_alone() {
     });
     let instance = command.spec.instances[0].id;
     let seen = Delta::Definitions { service: command.id, instance, definitions };
-    view = view.next(view.revision(), &[seen], &HealthConfig::default());
+    view = view.next(view.revision(), &[seen], &Config::default());
     assert_eq!([lazy, eager].map(|start| view.get("d").unwrap().is_settled(start)), [true, false]);
 }
 
@@ -160,7 +160,7 @@ fn run(steps: &[Step]) -> View {
                 put(&view, &Arc::new(new))
             }
             Step::Delete(number) => match existing(number) {
-                Some(old) => view.next(view.revision().next(), &[Delta::Delete(old.id)], &HealthConfig::default()),
+                Some(old) => view.next(view.revision().next(), &[Delta::Delete(old.id)], &Config::default()),
                 None => view,
             },
             Step::Observe { number, good } => match existing(number) {
@@ -215,7 +215,7 @@ proptest! {
 async fn what_did_not_change_is_shared() {
     let services: Vec<_> = (0..100).map(|n| service(&format!("s{n}"), serde_json::json!({}), 1)).collect();
     let deltas: Vec<_> = services.iter().cloned().map(Delta::Put).collect();
-    let before = View::default().next(Revision(1), &deltas, &HealthConfig::default());
+    let before = View::default().next(Revision(1), &deltas, &Config::default());
     let after = observe(&before, &services[7], 0, ProbeOutcome::Pass);
     let same = before.services().zip(after.services()).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
     assert_eq!(same, 99);

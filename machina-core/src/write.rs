@@ -10,7 +10,7 @@ use crate::access::Principal;
 use crate::clock;
 use crate::config::LimitsConfig;
 use crate::error::{Error, Result};
-use crate::model::{AdminState, Endpoint, InstanceId, Revision, Service, ServiceId, ServiceName, ServiceSpec};
+use crate::model::{AdminState, Endpoint, InstanceId, Pinning, Revision, Service, ServiceId, ServiceName, ServiceSpec};
 use crate::store::{Batch, Change, Entry, Precondition, What};
 use crate::view::{Delta, View};
 
@@ -55,6 +55,14 @@ pub enum Mutation {
         /// until the next state; without one, that of the same state stays.
         reason: Option<String>,
     },
+    /// The operator has seen the tools of a service as its instances publish them
+    /// now: their hashes become its pins ([`crate::RoutingPolicy::pins`]).
+    PinTools {
+        /// The service.
+        name: ServiceName,
+        /// What happens from now on when a tool is another one; as before when `None`.
+        pinning: Option<Pinning>,
+    },
 }
 
 impl Mutation {
@@ -63,7 +71,10 @@ impl Mutation {
     pub fn service(&self) -> &ServiceName {
         match self {
             Self::Register(spec) | Self::Put(spec) => &spec.name,
-            Self::Update { name, .. } | Self::Deregister { name, .. } | Self::SetAdminState { name, .. } => name,
+            Self::Update { name, .. }
+            | Self::Deregister { name, .. }
+            | Self::SetAdminState { name, .. }
+            | Self::PinTools { name, .. } => name,
         }
     }
 }
@@ -149,6 +160,18 @@ impl Planner<'_> {
                 *state = admin_state;
                 self.update(&service, spec, admin_state.as_str())
             }
+            Mutation::PinTools { name, pinning } => {
+                let service = self.existing(&name, None)?;
+                let published = self.view.by_id(service.id).map(|view| view.published()).unwrap_or_default();
+                if published.is_empty() {
+                    let message = format!("nothing is known yet of the tools of `{name}`, so they cannot be pinned");
+                    return Err(Error::conflict(message));
+                }
+                let mut spec = service.spec.clone();
+                spec.routing_policy.pins = published;
+                spec.routing_policy.pinning = pinning.or(spec.routing_policy.pinning);
+                self.update(&service, spec, "pin")
+            }
         }
     }
 
@@ -183,6 +206,7 @@ impl Planner<'_> {
             let theirs = instance.has_declared_id() || self.view.owner(instance.id).is_some();
             let id = if theirs || !self.given.insert(instance.id) { InstanceId::generate() } else { instance.id };
             instance.adopt(id);
+            instance.from_outside |= self.principal.remote;
         }
         self.check(&spec)?;
         spec.drop_stale_reasons();
@@ -211,6 +235,9 @@ impl Planner<'_> {
         }
         self.adopt_instances(before, &mut spec)?;
         spec.restore_secrets(&before.spec.secrets());
+        if self.principal.remote {
+            mark_outside(before, &mut spec);
+        }
         renew_changed(before, &mut spec);
         self.check(&spec)?;
         let reason = new_reason(&before.spec, &spec);
@@ -309,6 +336,15 @@ impl Planner<'_> {
 /// What is remembered of a service that goes, for those who could see it.
 fn parting(spec: &ServiceSpec) -> Value {
     json!({ "version": spec.version, "tenant": spec.tenant })
+}
+
+/// Marks the instances that this change from outside reaches in another way than
+/// before; the others stay what they were.
+fn mark_outside(before: &Service, spec: &mut ServiceSpec) {
+    for instance in &mut spec.instances {
+        let same = before.instance(instance.id).filter(|known| known.endpoint == instance.endpoint);
+        instance.from_outside = same.is_none_or(|known| known.from_outside);
+    }
 }
 
 /// Gives an instance that is reached in another way a new identity: what was

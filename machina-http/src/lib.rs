@@ -5,11 +5,13 @@
 //! translate and hold no rule: what may be done, what is healthy and what may be
 //! repeated is decided by `machina-core`.
 
+mod alerts;
 mod client;
 mod mutations;
 mod problem;
 mod server;
 
+pub use alerts::{Resolve, notifiers, notifiers_if_possible};
 pub use client::Client;
 pub use server::{
     ConnectAnswer, ConnectRequest, Extensions, ServerConfig, Snippet, check_bind, openapi_document, router,

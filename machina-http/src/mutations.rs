@@ -1,7 +1,7 @@
 //! The JSON form of a batch of mutations, which the client writes and the server
 //! reads: `{"mutations": [{"register": {…}}, {"deregister": {"name": "a"}}]}`.
 
-use machina_core::{AdminState, Error, InstanceId, Mutation, Result, Revision, ServiceName, ServiceSpec};
+use machina_core::{AdminState, Error, InstanceId, Mutation, Pinning, Result, Revision, ServiceName, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ enum Wire {
     Update(Update),
     Deregister(Deregister),
     SetAdminState(SetAdminState),
+    PinTools(PinTools),
 }
 
 /// Replaces the declaration of a service.
@@ -54,6 +55,15 @@ pub(crate) struct SetAdminState {
     reason: Option<String>,
 }
 
+/// Pins the tools of a service as they are published now.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PinTools {
+    name: ServiceName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pinning: Option<Pinning>,
+}
+
 impl Mutations {
     /// The batch as it is sent: secrets in clear, for the server is to have them.
     ///
@@ -71,6 +81,7 @@ impl Mutations {
             Mutation::SetAdminState { name, instance, admin_state, reason } => {
                 Ok(Wire::SetAdminState(SetAdminState { name, instance, admin_state, reason }))
             }
+            Mutation::PinTools { name, pinning } => Ok(Wire::PinTools(PinTools { name, pinning })),
             _ => Err(Error::unsupported("this mutation cannot be sent to a server")),
         });
         Ok(Self { mutations: mutations.collect::<Result<_>>()? })
@@ -97,6 +108,7 @@ impl Wire {
             Self::SetAdminState(SetAdminState { name, instance, admin_state, reason }) => {
                 Mutation::SetAdminState { name, instance, admin_state, reason }
             }
+            Self::PinTools(PinTools { name, pinning }) => Mutation::PinTools { name, pinning },
         })
     }
 }
@@ -126,6 +138,7 @@ mod tests {
             Mutation::Update { name: name.clone(), spec: spec("b"), expected: Some(Revision(7)) },
             Mutation::Deregister { name: name.clone(), expected: None },
             Mutation::SetAdminState { name, instance, admin_state: AdminState::Draining, reason: Some("r".to_owned()) },
+            Mutation::PinTools { name: ServiceName::new("p").unwrap(), pinning: Some(Pinning::Strict) },
             Mutation::Register(spec("c")),
             Mutation::Put(spec("d")),
         ];
@@ -133,11 +146,11 @@ mod tests {
         assert!(!sent.contains(Sensitive::MASK), "{sent}");
         let received: Mutations = serde_json::from_str(&sent).unwrap();
         let received = received.parse().unwrap();
-        assert_eq!(received[1..3], mutations[1..3]);
+        assert_eq!(received[1..4], mutations[1..4]);
         for (received, sent) in received.iter().zip(&mutations) {
             assert_eq!(std::mem::discriminant(received), std::mem::discriminant(sent));
         }
-        let (Mutation::Put(received), Mutation::Put(sent)) = (&received[4], &mutations[4]) else { unreachable!() };
+        let (Mutation::Put(received), Mutation::Put(sent)) = (&received[5], &mutations[5]) else { unreachable!() };
         assert_eq!(received.env, sent.env);
         assert_eq!(received.instances[0].endpoint, sent.instances[0].endpoint);
         assert_eq!(received.instances[1], sent.instances[1], "a declared identity is kept");

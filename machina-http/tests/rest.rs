@@ -256,7 +256,7 @@ async fn the_registry_is_told_in_numbers() {
     assert!(moment.into_iter().all(|field| status.body.as_object_mut().unwrap().shift_remove(field).is_some()));
     let expected = json!({"version": env!("CARGO_PKG_VERSION"), "revision": status.body["revision"], "services": 2,
         "statuses": {"healthy": 1, "degraded": 0, "unhealthy": 0, "unknown": 0, "disabled": 1, "maintenance": 0},
-        "instances": 1, "tools": 2, "dropped_journal_entries": 0});
+        "instances": 1, "tools": 2, "dropped_journal_entries": 0, "self_preservation": false});
     assert_eq!(status.body, expected);
 }
 

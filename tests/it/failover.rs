@@ -44,7 +44,7 @@ impl Pair {
         let fixture = Fixture::http(&args).await;
         let (http, stdio) = (Instance::new(fixture.endpoint()), Instance::new(Fixture::stdio_spec(&args)));
         let mut spec = ServiceSpec::new("pair").unwrap().instance(http).instance(stdio);
-        spec.routing_policy.trust_annotations = true;
+        spec.routing_policy.trust_annotations = Some(true);
         let machina = open(Config::default()).await;
         let registered = machina.register(spec).await.unwrap();
         let [over_http, over_stdio] = ["http", "stdio"].map(|kind| {

@@ -3,13 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "tests of quantities print them")]
 
+mod cut;
+mod endure;
+mod canary;
 mod eras;
 mod failover;
+mod farm;
 mod fixture;
 mod fleet;
 mod hosts;
+mod isolation;
+mod kill;
 mod lifecycle;
 mod misbehaviour;
+mod orphans;
 mod peers;
 mod serve;
+#[cfg(feature = "simulation")]
+mod simulation;
 mod tidy;

@@ -43,9 +43,9 @@ async fn family() -> (MachinaProcess, Vec<Process>) {
     for name in ["polite", "stubborn"] {
         healthy(&machina, name).await;
     }
-    let family = wait_until(SOON, "all are started", async || {
+    let family = wait_until(SOON, "all are started, and their shepherd", async || {
         let family = machina.process().descendants();
-        if family.len() >= 5 { Ok(family) } else { Err(format!("{family:?}")) }
+        if family.len() >= 6 { Ok(family) } else { Err(format!("{family:?}")) }
     });
     let family = family.await;
     (machina, family)

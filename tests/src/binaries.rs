@@ -1,7 +1,7 @@
 //! Where the programs under test are. They lie beside the running test in
 //! cargo's target directory.
 //!
-//! Cargo builds `machina-fixture` along with the tests of this package, but not
+//! Cargo builds `machina-fixture` and `machina-farm` along with the tests of this package, but not
 //! the binary of another one. So `machina` is built by one `cargo build` per
 //! test process: that takes a moment when it is current, and makes sure that no
 //! test runs a binary of yesterday.
@@ -32,6 +32,29 @@ pub fn fixture_binary() -> PathBuf {
             if path.is_file() { path } else { build("machina-tests", "machina-fixture") }
         })
         .clone()
+}
+
+/// The farm of many servers; built if it is not there.
+///
+/// # Panics
+/// If it cannot be built.
+#[must_use]
+pub fn farm_binary() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let path = beside("machina-farm");
+            if path.is_file() { path } else { build("machina-tests", "machina-farm") }
+        })
+        .clone()
+}
+
+/// Builds the farm anew, for programs that cargo does not build it along with.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn build_farm() {
+    build("machina-tests", "machina-farm");
 }
 
 /// The binary `machina`; built if it is not there or not current.

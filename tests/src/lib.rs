@@ -1,8 +1,9 @@
 //! What the end-to-end tests stand on: the fixture server that they injure, the
-//! real `machina` binary, and a look at the processes of this machine. Refuses
+//! farm of many of them, the real `machina` binary, and a look at the processes of this machine. Refuses
 //! to pretend: nothing here replaces a part of Machina.
 
 mod binaries;
+pub mod farm;
 mod fixture;
 mod flat;
 pub mod fleet;
@@ -11,9 +12,12 @@ mod machina;
 mod peers;
 mod process;
 mod registry;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod wait;
 
-pub use binaries::{fixture_binary, machina_binary, workspace_root};
+pub use binaries::{build_farm, farm_binary, fixture_binary, machina_binary, workspace_root};
+pub use farm::Farm;
 pub use fixture::Fixture;
 pub use flat::FlatReport;
 pub use journal::{JournalEntry, JournalEvent, JournalFile};

@@ -113,6 +113,13 @@ impl MachinaProcess {
         self.process
     }
 
+    /// The shepherd of its children, if one runs.
+    #[must_use]
+    pub fn shepherd(&self) -> Option<Process> {
+        let is_shepherd = |process: &Process| process.command_line().get(1).is_some_and(|word| word == "shepherd");
+        self.process.descendants().into_iter().find(is_shepherd)
+    }
+
     /// What it printed so far.
     #[must_use]
     pub fn output(&self) -> String {

@@ -68,6 +68,42 @@ impl Process {
         found.split_off(1)
     }
 
+    /// Whether it has ended and nobody has asked how.
+    #[must_use]
+    pub fn is_zombie(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && stat.state == 'Z')
+    }
+
+    /// Whether it is stopped, as by SIGSTOP.
+    #[must_use]
+    pub fn is_stopped(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && stat.state == 'T')
+    }
+
+    /// Its parent, if both are there.
+    #[must_use]
+    pub fn parent(self) -> Option<Self> {
+        let stat = stat(self.pid).filter(|stat| stat.started == self.started)?;
+        Self::of(stat.parent)
+    }
+
+    /// Every process of this machine, zombies left out, whose command line has
+    /// `argument` as one of its arguments.
+    #[must_use]
+    pub fn with_argument(argument: &str) -> Vec<Self> {
+        let has = |process: &Self| {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes())
+        };
+        all().into_iter().map(|(process, _)| process).filter(has).collect()
+    }
+
+    /// How many files it has open, sockets and pipes included; `None` if it is gone.
+    #[must_use]
+    pub fn open_files(self) -> Option<usize> {
+        Some(fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?.count())
+    }
+
     /// How much memory it has resident, in bytes; `None` if it is gone.
     #[must_use]
     pub fn resident_bytes(self) -> Option<u64> {
@@ -86,6 +122,16 @@ impl Process {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |index: usize| fields.get(index)?.parse::<u32>().ok();
         Some(TICK * (ticks(11)? + ticks(12)?))
+    }
+
+    /// The program and its arguments; empty if it is gone.
+    #[must_use]
+    pub fn command_line(self) -> Vec<String> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let parts = line.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+        let mut parts: Vec<_> = parts.collect();
+        parts.pop();
+        parts
     }
 
     /// Sends a signal to it alone; to no one if it is gone.
@@ -142,9 +188,18 @@ mod tests {
         let family = process.descendants();
         assert!(Process::own().descendants().contains(&family[0]));
         assert!(process.is_alive() && family[0].is_alive());
-        assert!(process.resident_bytes().unwrap() > 0);
+        assert_eq!(family[0].parent(), Some(process));
+        process.signal(Signal::STOP);
+        wait_until(Duration::from_secs(5), "the shell is stopped", async || {
+            if process.is_stopped() { Ok(()) } else { Err("it is not".into()) }
+        })
+        .await;
+        process.signal(Signal::CONT);
+        assert!(process.resident_bytes().unwrap() > 0 && process.open_files().unwrap() > 0);
+        assert!(Process::with_argument("sleep 60 & wait").contains(&process));
         family[0].signal(Signal::KILL);
         wait_until_gone(Duration::from_secs(5), &[process, family[0]]).await;
+        assert!(process.is_zombie() && !Process::own().is_zombie());
         shell.wait().unwrap();
         assert_eq!(Process::of(process.pid), None);
     }

@@ -69,7 +69,7 @@ impl Scoped {
         let service = view.service();
         let spec = &service.spec;
         let key = CallKey { ordinal: view.routed_calls(), random: 0 };
-        let explained = explain(view, query.tool.as_deref(), key, &self.core.config.routing);
+        let explained = explain(view, query.tool.as_deref(), key, &self.core.config);
         let found = explained.candidates.into_iter().zip(view.instances());
         let mut instances: Vec<Reachable> = found
             .filter(|(candidacy, (_, seen))| match candidacy.standing {

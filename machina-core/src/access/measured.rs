@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::principal::Role;
 use super::scoped::Scoped;
+use crate::alerts::AlertCounts;
 use crate::error::{Error, Result};
 use crate::view::View;
 
@@ -18,6 +19,11 @@ pub struct Measured {
     pub sessions: usize,
     /// How many journal entries were dropped because the store was too slow.
     pub dropped_journal_entries: u64,
+    /// Whether soft failures take no instance down at the moment, because so many
+    /// fail at once.
+    pub self_preservation: bool,
+    /// The alerts that fire, and what channels were told.
+    pub alerts: AlertCounts,
 }
 
 impl Scoped {
@@ -35,6 +41,8 @@ impl Scoped {
             view: self.core.view(),
             sessions: self.core.sessions.open_count(),
             dropped_journal_entries: self.core.recorder.dropped(),
+            self_preservation: self.core.guard.holds(),
+            alerts: self.core.alerts.counts(),
         })
     }
 }

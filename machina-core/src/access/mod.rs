@@ -1,9 +1,11 @@
 //! Who may do what.
 
+mod alerts;
 mod commands;
 mod departed;
 mod discover;
 mod edit;
+mod egress;
 mod groups;
 mod heartbeats;
 mod journal;

@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 use super::principal::Role;
 use super::scoped::{Scoped, no_tool};
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Outcome, Result};
+use crate::health::Observation;
 use crate::machina::Router;
-use crate::model::ToolCall;
+use crate::model::{InstanceId, ToolCall};
 use crate::route::{CallKey, CallOptions, CallReport, Carried, Explanation, Route, UpstreamRequest, carry, explain};
 use crate::statistics::CallOutcome;
 use crate::store::{Entry, What};
@@ -33,17 +34,19 @@ impl Scoped {
         request.validate()?;
         let view = self.service(service)?;
         let observe = |instance, observation| self.core.observe_call(&view, instance, observation);
-        let carried = carry(&self.route(&view, &observe), request, options).await?;
+        let hint = |instance| self.core.monitor.hint(instance);
+        let carried = carry(&self.route(&view, &observe, &hint), request, options).await?;
         Ok(carried.answer)
     }
 
     fn route<'a>(
         &'a self,
         view: &'a ServiceView,
-        observe: &'a (dyn Fn(crate::model::InstanceId, crate::health::Observation) + Send + Sync),
+        observe: &'a (dyn Fn(InstanceId, Observation) + Send + Sync),
+        hint: &'a (dyn Fn(InstanceId) + Send + Sync),
     ) -> Route<'a> {
         let core = &self.core;
-        Route { view, sessions: &core.sessions, config: &core.config, key: key(view.next_call()), observe }
+        Route { view, sessions: &core.sessions, config: &core.config, key: key(view.next_call()), observe, hint }
     }
 
     /// The service and tool of a call, as far as the principal may see them.
@@ -63,7 +66,10 @@ impl Scoped {
         self.core.recorder.record(Entry {
             at: clock::now(),
             service: Some(call.service.clone()),
-            instance: outcome.as_ref().ok().map(|report| report.instance),
+            instance: match outcome {
+                Ok(report) => Some(report.instance),
+                Err(error) => error.context().instance.as_deref().and_then(|id| id.parse().ok()),
+            },
             what: What::Call {
                 tool: call.tool.to_string(),
                 principal: self.principal.id.clone(),
@@ -80,7 +86,7 @@ impl Scoped {
 impl Router for Scoped {
     async fn explain(&self, service: &str, tool: Option<&str>) -> Result<Explanation> {
         let view = self.routed(service, tool)?;
-        Ok(explain(&view, tool, key(view.routed_calls()), &self.core.config.routing))
+        Ok(explain(&view, tool, key(view.routed_calls()), &self.core.config))
     }
 
     async fn call(&self, request: &ToolCall, options: &CallOptions) -> Result<CallReport> {
@@ -90,7 +96,11 @@ impl Router for Scoped {
         let started = tokio::time::Instant::now();
         let core = &self.core;
         let observe = |instance, observation| core.observe_call(&view, instance, observation);
-        let carried = carry(&self.route(&view, &observe), request, options).await;
+        let hint = |instance| core.monitor.hint(instance);
+        let carried = match check_arguments(&view, request) {
+            Ok(()) => carry(&self.route(&view, &observe, &hint), request, options).await,
+            Err(error) => Err(error),
+        };
         let outcome = carried.map(|Carried { answer, instance, attempts, duration_ms }| CallReport {
             result: answer,
             instance,
@@ -103,6 +113,21 @@ impl Router for Scoped {
         }
         outcome.inspect_err(|error| core.doubt_definitions(&view, error))
     }
+}
+
+/// Holds the arguments against what the tool takes, unless the service is not to be
+/// spoken for.
+fn check_arguments(view: &ServiceView, call: &ToolCall) -> Result<()> {
+    let offered = view.tool(call.tool.as_str()).filter(|_| view.routing.validate_arguments);
+    let checked = offered.map_or(Ok(()), |offered| offered.tool.check_arguments(&call.arguments));
+    checked.map_err(|error| {
+        error.with(|context| {
+            context.service = Some(call.service.to_string());
+            context.tool = Some(call.tool.to_string());
+            context.attempts = Some(0);
+            context.outcome = Some(Outcome::NotExecuted);
+        })
+    })
 }
 
 /// Counts a call that its caller did not cancel.
@@ -121,12 +146,17 @@ fn count(view: &ServiceView, call: &ToolCall, duration: std::time::Duration, out
 }
 
 fn key(ordinal: u64) -> CallKey {
-    // A cheap scramble (splitmix64): the balancer needs no more than spread.
-    let mut random = ordinal.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    random ^= random >> 27;
-    CallKey { ordinal, random }
+    // A scramble (splitmix64): the balancer needs no more than spread.
+    let mut random = ordinal.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    random = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    random = (random ^ (random >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    CallKey { ordinal, random: random ^ (random >> 31) }
 }
 
 #[cfg(test)]
 #[path = "requests_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pins_tests.rs"]
+mod pins_tests;

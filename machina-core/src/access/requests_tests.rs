@@ -17,7 +17,7 @@ async fn an_answer_that_is_no_result_is_a_failed_call_and_never_repeated() {
     let machina = Machina::builder().connector(Arc::new(sim.clone())).open().await.unwrap();
     let instances = [sim.instance("one"), sim.instance("two")];
     let mut spec = service("a", &[&instances[0], &instances[1]]);
-    spec.routing_policy.trust_annotations = true;
+    spec.routing_policy.trust_annotations = Some(true);
     machina.register(spec).await.unwrap();
     settle(&machina, "a", Status::Healthy).await;
     instances.iter().for_each(|instance| sim.set(instance, Behaviour::AsksForInput));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::commands::refuse_new_commands;
+use super::egress::refuse_unreachable;
 use super::groups::GroupReport;
 use super::heartbeats::registered;
 use super::principal::{Principal, Role};
@@ -83,7 +84,11 @@ impl Scoped {
     pub fn overview(&self) -> Overview {
         let view = self.core.view.load();
         let seen = view.services().filter(|view| self.principal.sees(view.service().spec.tenant.as_deref()));
-        Overview::of(view.revision(), seen, self.core.recorder.dropped())
+        Overview {
+            dropped_journal_entries: self.core.recorder.dropped(),
+            self_preservation: self.core.guard.holds(),
+            ..Overview::of(view.revision(), seen)
+        }
     }
 
     /// Everything that changes from where another stream of this process stood.
@@ -124,6 +129,7 @@ impl Scoped {
         let registered = registered(&mutations);
         let plan = plan(&before, mutations, &self.principal, &core.config.limits)?;
         refuse_new_commands(&before, &plan.deltas, &self.principal, &core.config.access)?;
+        refuse_unreachable(&before, &plan.deltas, &self.principal, &core.config.egress)?;
         let revision = if plan.batch.changes.is_empty() {
             before.revision()
         } else {

@@ -1,29 +1,25 @@
 //! Checks an instance through the session that calls use, and takes note of
 //! what sessions say of their own accord.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::monitor::Patient;
-use super::probe::{Observation, ProbeOutcome, Prober};
-use crate::config::StartPolicy;
+use super::probe::{Observation, ProbeOutcome, ProbePlan};
+use super::turns::Place;
 use crate::connect::{Notice, Session, Target};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::health::HealthState;
-use crate::model::{Definitions, Endpoint, Instance, InstanceId};
-use crate::sessions::{Sessions, target};
+use crate::model::{Canary, Definitions, Endpoint, HealthLevel, Instance, InstanceId, StartPolicy};
+use crate::sessions::target;
 use crate::view::{InstanceView, ServiceView};
 
-/// How long a failed probe waits before it is confirmed on a new connection.
-const CONFIRM_AFTER: Duration = Duration::from_millis(250);
-
-/// How long calls over a connection that failed a probe may still take.
-const CALLS_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a list may take, at most: that a server works is known by then.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls that fail within this time are taken to have seen one failure.
 const SAME_FAILURE: Duration = Duration::from_millis(25);
@@ -31,85 +27,40 @@ const SAME_FAILURE: Duration = Duration::from_millis(25);
 /// A failed call asks for a probe at most this often.
 const HINT_WINDOW: Duration = Duration::from_secs(1);
 
-/// A process that held for this long is started again at once when it ends.
-const RESTART_WINDOW: Duration = Duration::from_secs(60);
-
-/// The default prober: asks the instance itself.
-#[derive(Debug)]
-pub(crate) struct SessionProber {
-    pub(crate) sessions: Sessions,
-}
-
-#[async_trait]
-impl Prober for SessionProber {
-    async fn probe(&self, target: &Target, timeout: Duration) -> Observation {
-        let stdio = matches!(target.instance.endpoint, Endpoint::Stdio(_));
-        let (mut attempts, mut refusals) = (0, 0);
-        loop {
-            attempts += 1;
-            let error = match self.attempt(target, timeout, attempts == 1).await {
-                Ok(took) => return Observation::pass(took),
-                Err(error) => error,
-            };
-            let seen = Observation::of_failed_probe(&error);
-            let refused = was_refused(&error);
-            refusals += u32::from(refused);
-            if refusals == 2 {
-                // Refused twice: no one listens there.
-                return Observation::of_failed_probe(&error.with(|context| context.hard = true));
-            }
-            let confirmed = attempts > 1 && !refused;
-            if stdio || confirmed || seen.outcome != (ProbeOutcome::Fail { hard: false }) {
-                return seen;
-            }
-            tokio::time::sleep(CONFIRM_AFTER).await;
-        }
-    }
-}
-
-/// Whether the other side refused the connection, which is more than silence.
-fn was_refused(error: &Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-impl SessionProber {
-    /// Asks the instance, over a new session if there is none; returns how long
-    /// the answer took, without the opening.
-    /// When that is not the last attempt, a session without an answer is taken
-    /// out of use, so that the next one is made over a new connection.
-    async fn attempt(&self, target: &Target, timeout: Duration, again: bool) -> Result<Duration> {
-        let session = self.sessions.open_to_probe(target).await?.session;
-        let started = Instant::now();
-        let answered = tokio::time::timeout(timeout, session.probe(timeout)).await;
-        let answered = answered.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {timeout:?}"))));
-        if answered.is_err() && again && !matches!(target.instance.endpoint, Endpoint::Stdio(_)) {
-            self.sessions.retire(target.instance.id, &session, CALLS_PATIENCE);
-        }
-        answered.map(|()| started.elapsed())
-    }
-}
-
 #[async_trait]
 impl Patient for Core {
-    async fn check(&self, instance: InstanceId) -> Option<Duration> {
+    fn place(&self, instance: InstanceId) -> Option<Place> {
+        let view = self.view.load();
+        let (declared, seen) = view.owner(instance)?.instance(instance)?;
+        let host = declared.endpoint.host().map_or_else(|| instance.to_string(), |host| host.to_string());
+        Some(Place { host: host.into(), prompt: seen.cell.health().state == HealthState::Healthy })
+    }
+
+    async fn check(&self, instance: InstanceId, asked: bool) -> Option<Duration> {
+        let begun = Instant::now();
         let view = self.view();
         let service = view.owner(instance)?;
         let (declared, seen) = service.instance(instance)?;
         if !service.service().spec.admin_state.is_probed() || !declared.admin_state.is_probed() {
             return None;
         }
+        self.pass_time(service, instance, seen);
+        if let Some(wait) = self.sessions.restart_wait(instance) {
+            return Some(wait);
+        }
         let expired = seen.cell.health().state == HealthState::Expired;
-        if !expired && !self.may_rest(declared, seen) {
+        let rests = expired || self.may_rest(service, declared, seen, asked);
+        if !rests {
             self.probe(instance).await;
         }
-        Some(seen.cell.probe_delay())
+        let delay = self.next_look(instance, seen);
+        if seen.cell.health().state != HealthState::Healthy {
+            return Some(delay);
+        }
+        // From when it was last known to answer, not from when we are through with it.
+        // A process that was stopped because nobody called it may not have answered for long.
+        let known = if rests { seen.cell.since_last_pass() } else { Some(begun.elapsed()) };
+        Some(delay.saturating_sub(known.filter(|known| *known < delay).unwrap_or_default()))
     }
 
     async fn notice(&self, instance: InstanceId, notice: Notice) {
@@ -124,9 +75,7 @@ impl Patient for Core {
             Notice::Closed(error) if error.context().hard => {
                 let observation = Observation::of_failed_probe(&error);
                 self.observe(service, instance, seen.cell.ticket(), observation);
-                if seen.cell.exited(RESTART_WINDOW) {
-                    self.monitor.hint(instance);
-                }
+                self.restart(instance);
             }
             Notice::Closed(_) => self.monitor.hint(instance),
         }
@@ -143,21 +92,61 @@ impl Core {
             return;
         }
         let index = service.instances().position(|(declared, _)| declared.id == instance);
-        let target = index.and_then(|index| target(service, index, seen, &self.config.sessions));
-        let Some(target) = target else { return };
+        let target = index.and_then(|index| target(service, index, seen));
+        let Some(mut target) = target else { return };
         let cell = &seen.cell;
         if let Some(recorded) = cell.starting() {
             self.publish_health(service, instance, recorded);
         }
+        let (plan, refused) = self.plan(service, seen);
+        if !matches!(target.instance.endpoint, Endpoint::Stdio(_)) {
+            // To connect is part of the attempt.
+            target.timeout = target.timeout.mul_f64(self.guard.factor()).min(plan.parameters.timeout);
+        }
         let sequence = cell.ticket();
         cell.probing();
-        let mut observation = self.prober.probe(&target, cell.parameters().timeout).await;
+        let begun = Instant::now();
+        let mut observation = self.prober.probe(&target, &plan).await;
+        if declared.from_outside && seen.definitions.is_none() && !is_pass(&observation) {
+            sleep_until(begun + coarse(begun.elapsed())).await;
+        }
         cell.statistics.probed(observation.outcome);
-        if is_pass(&observation) && cell.definitions_are_due(self.config.health.list_every) {
+        cell.statistics.canary_called(observation.canary);
+        if observation.outcome != ProbeOutcome::Inconclusive {
+            cell.routing.probed(is_pass(&observation), Instant::now(), &service.routing, self.random.unit());
+        }
+        if is_pass(&observation) && cell.definitions_are_due(list_every(&plan)) {
             observation = self.list(service, seen, &target, observation).await;
+        }
+        if observation.outcome == ProbeOutcome::Pass
+            && let Some(why) = refused
+        {
+            observation = Observation { outcome: ProbeOutcome::Degraded, message: why, ..observation };
         }
         self.sampled(service, instance, &observation);
         self.observe(service, instance, sequence, observation);
+    }
+
+    /// What a probe of an instance looks at, and why it does not look at all that
+    /// was declared.
+    fn plan(&self, service: &ServiceView, seen: &InstanceView) -> (ProbePlan, Option<String>) {
+        let policy = &service.service().spec.health_policy;
+        let mut parameters = *seen.cell.parameters();
+        let factor = self.guard.factor();
+        parameters.timeout = parameters.timeout.mul_f64(factor);
+        parameters.confirm_timeout = parameters.confirm_timeout.mul_f64(factor);
+        if seen.cell.health().state == HealthState::Unhealthy {
+            // That it is down needs no confirmation.
+            parameters.retries = 0;
+        }
+        let canary = policy.canary.as_ref().filter(|_| parameters.level == HealthLevel::Canary);
+        let (canary, refused) = match canary.map(|canary| may_call(canary, seen)) {
+            Some(Ok(canary)) => (canary, None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let (endpoints, expected_status) = (policy.endpoints.clone(), policy.expected_status.clone());
+        (ProbePlan { parameters, endpoints, expected_status, canary }, refused)
     }
 
     /// What a call saw of an instance: evidence, and when the call failed a
@@ -191,17 +180,23 @@ impl Core {
         }
     }
 
-    /// Whether the instance need not be probed now: it answered a call of late,
-    /// or it is a process that was stopped because no one needed it.
-    fn may_rest(&self, instance: &Instance, seen: &InstanceView) -> bool {
+    /// Whether the instance need not be probed now: it answered a call of late and
+    /// nobody asked, or it is a process that was stopped because no one needed it.
+    fn may_rest(&self, service: &ServiceView, instance: &Instance, seen: &InstanceView, asked: bool) -> bool {
         let session = self.sessions.peek(instance.id);
         let known = seen.definitions.is_some();
+        if session.is_none() && service.keeps_warm(instance.id) {
+            return false;
+        }
         if session.is_none() && known && matches!(instance.endpoint, Endpoint::Stdio(_)) {
             let state = seen.cell.health().state;
-            let lazy = self.config.sessions.start == StartPolicy::Lazy;
+            let lazy = service.session.start == StartPolicy::Lazy;
             return state == HealthState::Healthy || (lazy && state == HealthState::Unknown);
         }
-        session.is_some() && seen.cell.answered_within(self.config.health.passive_window) && !seen.cell.is_in_doubt()
+        let parameters = seen.cell.parameters();
+        // Less than an interval: otherwise a probe would replace the next one.
+        let answered = seen.cell.answered_within(parameters.passive_window.min(parameters.interval / 2));
+        !asked && session.is_some() && answered && !seen.cell.is_in_doubt()
     }
 
     /// Lists what the instance publishes. That it can do so is part of being
@@ -215,7 +210,7 @@ impl Core {
     ) -> Observation {
         let Some(session) = self.sessions.peek(target.instance.id) else { return observation };
         seen.cell.listing_definitions();
-        match self.definitions(&session, target).await {
+        match definitions(&session).await {
             Ok(definitions) => {
                 let id = target.instance.id;
                 if let Err(error) = self.defined(service.service(), id, definitions).await {
@@ -231,12 +226,41 @@ impl Core {
             }
         }
     }
+}
 
-    async fn definitions(&self, session: &Arc<dyn Session>, target: &Target) -> Result<Definitions> {
-        let patience = target.timeout;
-        let listed = tokio::time::timeout(patience, session.definitions()).await;
-        listed.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {patience:?}"))))
+async fn definitions(session: &Arc<dyn Session>) -> Result<Definitions> {
+    let listed = tokio::time::timeout(LIST_TIMEOUT, session.definitions()).await;
+    listed.unwrap_or_else(|_| Err(Error::timeout(format!("no answer within {LIST_TIMEOUT:?}"))))
+}
+
+/// The canary, if its tool is known to be read-only; nothing while no tool is
+/// known, and why not when it is not read-only.
+fn may_call(canary: &Canary, seen: &InstanceView) -> Result<Option<Canary>, String> {
+    let Some(definitions) = &seen.definitions else { return Ok(None) };
+    match definitions.tool(canary.tool.as_str()) {
+        Some(tool) if tool.hints().read_only => Ok(Some(canary.clone())),
+        Some(_) => Err(format!(
+            "the canary `{}` is not called: the server does not say that the tool is read-only (`readOnlyHint`)",
+            canary.tool
+        )),
+        None => Err(format!("the canary `{}` is not called: the instance has no such tool", canary.tool)),
     }
+}
+
+/// Every how many probes the definitions are listed, whatever the server says.
+fn list_every(plan: &ProbePlan) -> u32 {
+    if plan.parameters.level == HealthLevel::Ping { u32::MAX } else { plan.parameters.list_every }
+}
+
+/// How exactly it can be told when a server answered that was registered from
+/// outside and was never seen to speak MCP: how soon a port answers says what is
+/// there, and its registrant may not be one who could ask it.
+const COARSE: Duration = Duration::from_millis(500);
+
+/// The next multiple of [`COARSE`] after `time`.
+fn coarse(time: Duration) -> Duration {
+    let steps = time.as_millis() / COARSE.as_millis() + 1;
+    COARSE * u32::try_from(steps).unwrap_or(u32::MAX)
 }
 
 fn is_pass(observation: &Observation) -> bool {

@@ -4,19 +4,18 @@
 //! Decides when, never what an observation means: that is
 //! [`step`](super::state::step) alone.
 
-use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
-use tokio_util::time::DelayQueue;
-use tokio_util::time::delay_queue::Key;
+use tokio::sync::{mpsc, oneshot};
 
+use super::schedule::{RETRY_AFTER, Schedule, Turn};
+use super::turns::{Limits, Place};
 use crate::connect::Notice;
 use crate::model::InstanceId;
+use crate::random::Random;
 use crate::tasks::Tasks;
 
 /// A notice of the session with an instance.
@@ -24,9 +23,6 @@ pub(crate) type InstanceNotice = (InstanceId, Notice);
 
 /// How many commands and notices may wait for the monitor.
 const QUEUE_MAX: usize = 4096;
-
-/// When an instance is looked at again whose check found nothing, or panicked.
-const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// What the monitor is told.
 #[derive(Debug)]
@@ -40,16 +36,18 @@ pub(crate) enum Command {
     Within { instance: InstanceId, delay: Duration },
     /// Stop probing it.
     Unwatch(InstanceId),
-    /// A probe has ended; the next one is due after `delay`, if it found the instance.
-    Done { instance: InstanceId, delay: Option<Duration> },
 }
 
 /// What the monitor needs of the core.
 #[async_trait::async_trait]
 pub(crate) trait Patient: Send + Sync + 'static {
+    /// Where a probe of the instance goes; `None` when the instance is gone.
+    fn place(&self, instance: InstanceId) -> Option<Place>;
+
     /// Probes the instance, records what was seen, and returns when the next
-    /// probe is due; `None` when the instance is gone.
-    async fn check(&self, instance: InstanceId) -> Option<Duration>;
+    /// probe is due; `None` when the instance is gone. Unless it was `asked` for,
+    /// an answer to a call may have replaced the probe.
+    async fn check(&self, instance: InstanceId, asked: bool) -> Option<Duration>;
 
     /// Takes note of what a session said of its own accord.
     async fn notice(&self, instance: InstanceId, notice: Notice);
@@ -59,13 +57,14 @@ pub(crate) trait Patient: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub(crate) struct Monitor {
     commands: mpsc::Sender<Command>,
+    watched: Arc<AtomicUsize>,
 }
 
 impl Monitor {
     /// A handle, and the queue that [`run`] reads.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(QUEUE_MAX);
-        (Self { commands }, receiver)
+        (Self { commands, watched: Arc::default() }, receiver)
     }
 
     /// A queue for notices of sessions.
@@ -87,136 +86,73 @@ impl Monitor {
     pub(crate) fn within(&self, instance: InstanceId, delay: Duration) {
         let _ = self.commands.try_send(Command::Within { instance, delay });
     }
+
+    /// How many instances are watched.
+    pub(crate) fn watched(&self) -> usize {
+        self.watched.load(Ordering::Relaxed)
+    }
 }
 
-/// The scheduler's own state.
-struct Schedule {
-    queue: DelayQueue<InstanceId>,
-    /// The pending timer of each watched instance; none while it is probed.
-    timers: HashMap<InstanceId, Option<Key>>,
-    /// Instances to be probed again as soon as their probe has ended.
-    again: HashSet<InstanceId>,
-    random: RandomState,
-    drawn: u64,
+/// What comes in from outside.
+pub(crate) struct Inbox {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) notices: mpsc::Receiver<InstanceNotice>,
 }
+
+/// A probe that has ended, and when the next one is due.
+type Ended = (Turn, Option<Duration>);
 
 /// Runs the schedule until cancelled.
 pub(crate) async fn run(
     patient: Arc<dyn Patient>,
     handle: Monitor,
-    mut commands: mpsc::Receiver<Command>,
-    mut notices: mpsc::Receiver<InstanceNotice>,
-    probes_max: u32,
+    mut inbox: Inbox,
+    limits: Limits,
+    random: Arc<Random>,
     tasks: Tasks,
 ) {
-    let permits = Arc::new(Semaphore::new(probes_max as usize));
-    let mut schedule = Schedule {
-        queue: DelayQueue::new(),
-        timers: HashMap::new(),
-        again: HashSet::new(),
-        random: RandomState::new(),
-        drawn: 0,
-    };
+    let mut schedule = Schedule::new(limits, random);
+    // Each probe that runs has a place in it: none ever waits.
+    let (ended, mut endings) = mpsc::channel::<Ended>(limits.all as usize);
     loop {
         let due = tokio::select! {
-            command = commands.recv() => match command {
+            // The same order in every run. A probe ends and a time comes once for each turn, of
+            // which there are so many at most: none of them starves the others.
+            biased;
+            Some((turn, delay)) = endings.recv() => schedule.ended(&turn, delay),
+            instance = poll_fn(|cx| schedule.poll_due(cx)) => Some(instance),
+            command = inbox.commands.recv() => match command {
                 Some(command) => schedule.obey(command),
                 None => return,
             },
-            Some((instance, notice)) = notices.recv() => {
+            Some((instance, notice)) = inbox.notices.recv() => {
                 let patient = Arc::clone(&patient);
                 tasks.spawn("take notice", async move { patient.notice(instance, notice).await });
                 None
             }
-            Some(expired) = poll_fn(|cx| schedule.queue.poll_expired(cx)), if !schedule.queue.is_empty() => {
-                Some(expired.into_inner())
-            }
         };
-        let Some(instance) = due else { continue };
-        schedule.timers.insert(instance, None);
-        let (patient, handle, permits) = (Arc::clone(&patient), handle.clone(), Arc::clone(&permits));
-        let checks = tasks.clone();
-        tasks.spawn("probe", async move {
-            let permit = permits.acquire_owned().await;
-            let (done, delay) = oneshot::channel();
-            let check = async move {
-                let _ = done.send(patient.check(instance).await);
-            };
-            drop(checks.spawn("check", check));
-            // Without an answer the check panicked: its instance is still looked after.
-            let delay = delay.await.unwrap_or(Some(RETRY_AFTER));
-            drop(permit);
-            handle.tell(Command::Done { instance, delay }).await;
-        });
+        if let Some(instance) = due {
+            schedule.due(instance, patient.place(instance).as_ref());
+        }
+        handle.watched.store(schedule.len(), Ordering::Relaxed);
+        while let Some(turn) = schedule.turn() {
+            tasks.spawn("probe", probe(Arc::clone(&patient), turn, ended.clone(), tasks.clone()));
+        }
     }
 }
 
-impl Schedule {
-    /// Carries a command out; returns the instance that is due at once.
-    fn obey(&mut self, command: Command) -> Option<InstanceId> {
-        match command {
-            Command::Watch { instance, delay } => {
-                if !self.timers.contains_key(&instance) {
-                    self.set_timer(instance, delay);
-                }
-                None
-            }
-            Command::Unwatch(instance) => {
-                self.again.remove(&instance);
-                if let Some(Some(key)) = self.timers.remove(&instance) {
-                    self.queue.remove(&key);
-                }
-                None
-            }
-            Command::Probe(instance) => match self.timers.get(&instance)? {
-                Some(key) => {
-                    self.queue.remove(key);
-                    Some(instance)
-                }
-                None => {
-                    self.again.insert(instance);
-                    None
-                }
-            },
-            Command::Within { instance, delay } => {
-                // Without a timer it is being probed, and gets a new one afterwards.
-                let later = self.timers.get(&instance).copied().flatten();
-                if let Some(key) = later.filter(|key| self.queue.deadline(key) > Instant::now() + delay) {
-                    self.queue.reset(&key, delay);
-                }
-                None
-            }
-            Command::Done { instance, delay } => self.done(instance, delay),
-        }
-    }
-
-    fn done(&mut self, instance: InstanceId, delay: Option<Duration>) -> Option<InstanceId> {
-        let again = self.again.remove(&instance);
-        // A pending timer means it was unwatched and watched anew meanwhile.
-        let watched = self.timers.get(&instance)?;
-        if watched.is_some() {
-            return None;
-        }
-        if again {
-            return Some(instance);
-        }
-        // An instance that the check did not find is about to be unwatched.
-        let jittered = delay.unwrap_or(RETRY_AFTER).mul_f64(self.jitter());
-        self.set_timer(instance, jittered);
-        None
-    }
-
-    fn set_timer(&mut self, instance: InstanceId, delay: Duration) {
-        let key = self.queue.insert(instance, delay);
-        self.timers.insert(instance, Some(key));
-    }
-
-    /// A factor between 0.9 and 1: jitter only shortens, so bounds hold.
-    fn jitter(&mut self) -> f64 {
-        self.drawn += 1;
-        let draw = u32::try_from(self.random.hash_one(self.drawn) >> 32).unwrap_or(0);
-        0.9 + 0.1 * f64::from(draw) / f64::from(u32::MAX)
-    }
+/// Carries one probe out and says when the next one is due, whatever happens.
+async fn probe(patient: Arc<dyn Patient>, turn: Turn, ended: mpsc::Sender<Ended>, tasks: Tasks) {
+    let (done, delay) = oneshot::channel();
+    let (instance, asked) = (turn.instance, turn.asked);
+    let check = async move {
+        let _ = done.send(patient.check(instance, asked).await);
+    };
+    drop(tasks.spawn("check", check));
+    // Without an answer the check panicked: its instance is still looked after.
+    let delay = delay.await.unwrap_or(Some(RETRY_AFTER));
+    // Whoever reads it is gone only when the registry is closing.
+    let _ = ended.send((turn, delay)).await;
 }
 
 #[cfg(test)]

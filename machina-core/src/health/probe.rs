@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::faults::is_own_fault;
 use crate::connect::Target;
 use crate::error::{Error, ErrorKind, Phase};
+use crate::model::{Canary, HealthEndpoint, HealthParameters};
 
 /// What a check saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,12 +54,14 @@ pub struct Observation {
     pub response_time: Option<Duration>,
     /// What the instance's process last wrote to stderr, if it failed.
     pub stderr_tail: String,
+    /// Whether the call of the canary brought what it should, if one was made.
+    pub canary: Option<bool>,
 }
 
 impl Observation {
     /// An observation without a response time.
     pub fn new(outcome: ProbeOutcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), response_time: None, stderr_tail: String::new() }
+        Self { outcome, message: message.into(), response_time: None, stderr_tail: String::new(), canary: None }
     }
 
     /// The instance answered after this time.
@@ -71,6 +75,7 @@ impl Observation {
     pub fn of_failed_probe(error: &Error) -> Self {
         let context = error.context();
         let outcome = match (error.kind(), context.upstream_status) {
+            _ if is_own_fault(error) => ProbeOutcome::Inconclusive,
             (_, Some(401 | 403)) => ProbeOutcome::AuthRequired,
             (ErrorKind::Overloaded, _) => ProbeOutcome::Degraded,
             (ErrorKind::Rejected, _) if context.phase == Some(Phase::Answered) => ProbeOutcome::Pass,
@@ -106,12 +111,29 @@ fn describe(error: &Error) -> String {
     }
 }
 
+/// What a probe looks at, and how long that may take.
+#[derive(Debug, Clone, Default)]
+pub struct ProbePlan {
+    /// How long an attempt may take, and how often it is confirmed.
+    pub parameters: HealthParameters,
+    /// What is looked at besides MCP.
+    pub endpoints: Vec<HealthEndpoint>,
+    /// The HTTP statuses that count as well there; 200 to 299 when there are none.
+    pub expected_status: Vec<u16>,
+    /// The call of a tool that is to succeed; the tool is known to be read-only.
+    pub canary: Option<Canary>,
+}
+
 /// Checks instances. The default one asks the instance itself, through the
 /// session that calls use.
 #[async_trait]
 pub trait Prober: fmt::Debug + Send + Sync + 'static {
-    /// Checks `target` once, within `timeout`. Never decides what the
-    /// observation means, and never fails: a fault of the prober itself is
+    /// Checks `target` as `plan` says. Never decides what the observation means,
+    /// and never fails: a fault of the prober itself is
     /// [`ProbeOutcome::Inconclusive`].
-    async fn probe(&self, target: &Target, timeout: Duration) -> Observation;
+    async fn probe(&self, target: &Target, plan: &ProbePlan) -> Observation;
 }
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;

@@ -1,15 +1,8 @@
-use proptest::prelude::*;
+use std::sync::LazyLock;
 
 use super::*;
 
-const PARAMETERS: HealthParameters = HealthParameters {
-    interval: Duration::from_secs(30),
-    fast_interval: Duration::from_secs(3),
-    timeout: Duration::from_secs(5),
-    startup_grace: Duration::from_secs(30),
-    fall: 4,
-    rise: 2,
-};
+static PARAMETERS: LazyLock<HealthParameters> = LazyLock::new(HealthParameters::default);
 
 const PASS: ProbeOutcome = ProbeOutcome::Pass;
 const SOFT: ProbeOutcome = ProbeOutcome::Fail { hard: false };
@@ -33,9 +26,36 @@ impl Run {
     }
 
     fn see_at(&mut self, outcome: ProbeOutcome, sequence: u64) -> Effects {
-        let observation = Observation::new(outcome, "");
-        let event = HealthEvent::Observed(Evidence { sequence, observation });
+        self.see_under(outcome, sequence, (false, false))
+    }
+
+    fn see_under(&mut self, outcome: ProbeOutcome, sequence: u64, (frozen, crash_loop): (bool, bool)) -> Effects {
+        let evidence = Evidence { sequence, observation: Observation::new(outcome, "") };
+        let event = HealthEvent::Observed { evidence, frozen, crash_loop };
         step(&mut self.machine, &event, self.now, &PARAMETERS)
+    }
+
+    fn see_frozen(&mut self, outcome: ProbeOutcome) -> HealthState {
+        self.sequence += 1;
+        self.see_under(outcome, self.sequence, (true, false));
+        self.machine.state
+    }
+
+    fn crash(&mut self) -> Effects {
+        self.sequence += 1;
+        self.see_under(HARD, self.sequence, (false, true))
+    }
+
+    /// Goes down and comes back so often.
+    fn flap(&mut self, times: u32) {
+        for _ in 0..times {
+            self.states(&[HARD, PASS]);
+        }
+    }
+
+    fn pass_time(&mut self, time: Duration) -> Effects {
+        self.now += time;
+        step(&mut self.machine, &HealthEvent::TimePassed, self.now, &PARAMETERS)
     }
 
     fn states(&mut self, outcomes: &[ProbeOutcome]) -> Vec<HealthState> {
@@ -118,98 +138,101 @@ fn while_the_lease_is_over_no_evidence_counts() {
 }
 
 #[test]
-fn every_state_has_its_word_and_its_place() {
-    let severities: std::collections::BTreeSet<_> = HealthState::ALL.iter().map(|state| state.severity()).collect();
-    assert_eq!(severities, (0..7).collect());
-    for state in HealthState::ALL {
-        assert_eq!(HealthState::from_word(state.as_str()), Some(*state));
-        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+fn while_ejections_are_frozen_only_hard_evidence_takes_it_down() {
+    let mut run = Run::new();
+    run.see(PASS);
+    for _ in 0..10 {
+        assert_eq!(run.see_frozen(SOFT), HealthState::Suspect);
     }
-    assert_eq!(HealthState::from_word("fine"), None);
+    let after = run.see(SOFT);
+    assert_eq!(
+        after.transition,
+        Some((HealthState::Suspect, HealthState::Unhealthy)),
+        "the first one after the freeze"
+    );
+    assert!(after.wedged);
+
+    let mut run = Run::new();
+    run.see(PASS);
+    assert_eq!([SOFT, PASS].map(|outcome| run.see_frozen(outcome)), [HealthState::Suspect, HealthState::Healthy]);
+    assert_eq!(run.see_frozen(HARD), HealthState::Unhealthy);
 }
 
-fn outcomes() -> impl Strategy<Value = ProbeOutcome> {
-    prop_oneof![
-        4 => Just(PASS),
-        4 => Just(SOFT),
-        1 => Just(HARD),
-        1 => Just(ProbeOutcome::Inconclusive),
-        1 => Just(ProbeOutcome::Degraded),
-        1 => Just(ProbeOutcome::AuthRequired),
-    ]
+#[test]
+fn one_that_was_not_up_is_not_kept_up_by_a_freeze() {
+    let mut run = Run::new();
+    run.states(&[PASS, SOFT, SOFT, SOFT, SOFT, PASS]);
+    assert_eq!(run.see_frozen(SOFT), HealthState::Unhealthy, "it was recovering");
+    let mut run = Run::new();
+    run.states(&[SOFT; 3]);
+    run.now += PARAMETERS.startup_grace;
+    assert_eq!(run.see_frozen(SOFT), HealthState::Unhealthy, "it has never answered");
 }
 
-/// One event: an outcome, how far its number lies behind the newest one, and
-/// how many seconds pass before it.
-fn events() -> impl Strategy<Value = Vec<(ProbeOutcome, u64, u64)>> {
-    prop::collection::vec((outcomes(), prop_oneof![9 => Just(0u64), 1 => 1..4u64], 0..20u64), 0..200)
+#[test]
+fn one_that_flaps_needs_more_passes_until_it_has_held() {
+    let mut run = Run::new();
+    run.see(PASS);
+    run.flap(PARAMETERS.flap_threshold);
+    assert!(!run.machine.flaps.is_flapping());
+    let began = run.see(HARD);
+    assert_eq!((began.flapping, run.machine.flaps.downs()), (Some(true), PARAMETERS.flap_threshold + 1));
+    use HealthState::{Healthy, Recovering};
+    assert_eq!(run.states(&[PASS; 5]), [Recovering, Recovering, Recovering, Recovering, Healthy]);
+    assert_eq!(
+        run.states(&[HARD, PASS, PASS, PASS, PASS, PASS])[4..],
+        [Recovering, Healthy],
+        "hard evidence is no way around"
+    );
+
+    assert_eq!(run.pass_time(PARAMETERS.flap_hold - Duration::from_secs(1)).flapping, None);
+    let ended = run.pass_time(Duration::from_secs(1));
+    assert_eq!((ended.flapping, ended.transition, ended.applied), (Some(false), None, false));
+    assert_eq!(run.states(&[HARD, PASS]), [HealthState::Unhealthy, Healthy]);
 }
 
-fn is_pass(outcome: ProbeOutcome) -> bool {
-    matches!(outcome, PASS | ProbeOutcome::Degraded | ProbeOutcome::AuthRequired)
-}
-
-proptest! {
-    #[test]
-    fn invariants_s1_to_s5_and_s10(events in events()) {
-        let mut run = Run::new();
-        let mut again = Run { machine: run.machine.clone(), now: run.now, sequence: 0 };
-        let mut applied: Vec<ProbeOutcome> = Vec::new();
-        for (outcome, lag, seconds) in events {
-            run.now += Duration::from_secs(seconds);
-            run.sequence += 1;
-            let sequence = run.sequence.saturating_sub(lag);
-            let before = run.machine.clone();
-            let effects = run.see_at(outcome, sequence);
-            if sequence <= before.newest || outcome == ProbeOutcome::Inconclusive {
-                prop_assert_eq!(&run.machine, &before, "S4, S5");
-                prop_assert!(!effects.applied);
-            } else {
-                applied.push(outcome);
-            }
-            if is_pass(outcome) && effects.applied {
-                prop_assert_eq!(run.machine.soft, 0, "S2");
-            }
-            let tail = |n: usize| applied.iter().rev().take(n).copied().collect::<Vec<_>>();
-            match effects.transition {
-                Some((from, HealthState::Unhealthy)) if from.is_up() => {
-                    let fallen = tail(PARAMETERS.fall as usize);
-                    let soft = fallen.len() == 4 && fallen.iter().all(|o| *o == SOFT);
-                    prop_assert!(soft || outcome == HARD, "S1: {:?}", fallen);
-                }
-                Some((HealthState::Unhealthy | HealthState::Recovering, HealthState::Healthy)) => {
-                    let risen = tail(before.needed as usize);
-                    prop_assert!(risen.len() == before.needed as usize && risen.into_iter().all(is_pass), "S3");
-                }
-                _ => {}
-            }
-            again.now = run.now;
-            again.see_at(outcome, sequence);
-            prop_assert_eq!(&again.machine, &run.machine, "S10");
-        }
+#[test]
+fn one_that_goes_down_now_and_then_does_not_flap() {
+    let mut run = Run::new();
+    run.see(PASS);
+    for _ in 0..20 {
+        run.now += PARAMETERS.flap_window / PARAMETERS.flap_threshold;
+        run.flap(1);
+        assert!(!run.machine.flaps.is_flapping());
     }
+}
 
-    #[test]
-    fn only_a_heartbeat_ends_what_a_lease_began(events in prop::collection::vec((0..8u8, outcomes(), 0..60u64), 0..200)) {
-        let mut run = Run::new();
-        for (choice, outcome, seconds) in events {
-            run.now += Duration::from_secs(seconds);
-            let before = run.machine.clone();
-            let effects = match choice {
-                0 => step(&mut run.machine, &HealthEvent::Expired, run.now, &PARAMETERS),
-                1 => step(&mut run.machine, &HealthEvent::Returned { sequence: run.sequence }, run.now, &PARAMETERS),
-                2 => step(&mut run.machine, &HealthEvent::Starting, run.now, &PARAMETERS),
-                _ => run.see(outcome),
-            };
-            let expired = |machine: &Machine| machine.state == HealthState::Expired;
-            match choice {
-                0 => prop_assert!(expired(&run.machine)),
-                1 if expired(&before) => prop_assert_eq!(run.machine.state, HealthState::Unknown),
-                1 => prop_assert_eq!(&run.machine, &before),
-                _ if expired(&before) => prop_assert_eq!(&run.machine, &before),
-                _ => prop_assert!(!expired(&run.machine)),
-            }
-            prop_assert_eq!(effects.transition.is_some(), before.state != run.machine.state);
-        }
-    }
+#[test]
+fn a_flapping_one_whose_lease_ran_out_begins_anew() {
+    let mut run = Run::new();
+    run.see(PASS);
+    run.flap(PARAMETERS.flap_threshold + 1);
+    let expired = step(&mut run.machine, &HealthEvent::Expired, run.now, &PARAMETERS);
+    assert_eq!(expired.flapping, Some(false));
+    step(&mut run.machine, &HealthEvent::Returned { sequence: run.sequence }, run.now, &PARAMETERS);
+    assert_eq!(run.states(&[PASS]), [HealthState::Healthy]);
+}
+
+#[test]
+fn only_passes_end_a_crash_loop() {
+    use HealthState::{CrashLoop, Healthy, Unhealthy};
+    let mut run = Run::new();
+    assert_eq!(run.states(&[PASS, HARD]), [Healthy, Unhealthy]);
+    assert_eq!(run.crash().transition, Some((Unhealthy, CrashLoop)));
+    assert_eq!(run.states(&[SOFT, HARD, PASS, SOFT, PASS]), [CrashLoop; 5]);
+    assert_eq!(run.states(&[PASS]), [Healthy], "two in a row");
+    assert_eq!(run.crash().transition, Some((Healthy, CrashLoop)), "back in it at once");
+    assert_eq!(probe_delay(&run.machine, run.now, &PARAMETERS), PARAMETERS.fast_interval);
+}
+
+#[test]
+fn one_that_stays_silent_is_wedged_again_and_again() {
+    let mut run = Run::new();
+    run.see(PASS);
+    let wedged = |run: &mut Run| (0..12).map(|_| run.see(SOFT).wedged).collect::<Vec<_>>();
+    let every_fourth: Vec<bool> = (1..=12).map(|count| count % 4 == 0).collect();
+    assert_eq!(wedged(&mut run), every_fourth);
+    assert!(!Run::new().see(HARD).wedged, "what ended is not there");
+    let mut starting = Run::new();
+    assert_eq!(wedged(&mut starting), [false; 12], "it may still be starting");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::HealthState;
+use super::reported::HealthState;
 
 /// How long the instance was up, of the time since it was first decided.
 #[derive(Debug, Default, Clone, Copy)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 use super::sensitive::{Sensitive, SensitiveMap, classify_args, is_secret_url};
 use crate::error::Problem;
@@ -151,6 +151,18 @@ impl Endpoint {
             Self::OpenApi(api) => api.base_url.clone(),
             Self::InProcess => "in process".to_owned(),
         }
+    }
+
+    /// The host that it is reached at, as far as it is at one and its address says so.
+    pub(crate) fn host(&self) -> Option<Host<String>> {
+        let address = match self {
+            Self::Http(http) | Self::Sse(http) => http.url.expose(),
+            Self::WebSocket(socket) => socket.url.expose(),
+            Self::OpenApi(api) => &api.base_url,
+            Self::Stdio(_) | Self::InProcess => return None,
+        };
+        let address = Url::parse(address).ok()?;
+        address.host().map(|host| host.to_owned())
     }
 
     /// Appends what is wrong with the endpoint to `problems`.

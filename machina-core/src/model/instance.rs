@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, HttpEndpoint, OpenApiEndpoint, StdioEndpoint, UrlEndpoint};
 use super::name::InstanceId;
-use super::policy::{between, duration, length};
+use super::policy::length;
+use crate::parameters::between;
 use crate::error::Problem;
 
 /// How many characters the reason for an admin state may have.
@@ -82,6 +83,10 @@ pub struct Instance {
     /// How long it stays without a heartbeat, 5 s to 1 h, if it registered itself;
     /// a declared instance has none and never expires.
     pub lease_ttl: Option<Duration>,
+    /// Whether it was registered, or given another address, from outside the
+    /// process: it is then reached only where [`Reach::outside`](crate::Reach::outside)
+    /// says. What a caller from outside says about it is passed over.
+    pub from_outside: bool,
     declared_id: bool,
 }
 
@@ -98,6 +103,7 @@ impl Instance {
             admin_state: AdminState::Enabled,
             admin_reason: None,
             lease_ttl: None,
+            from_outside: false,
             declared_id: false,
         }
     }
@@ -159,9 +165,13 @@ struct Wire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 500))]
     admin_reason: Option<String>,
-    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::parameters::optional", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, examples("30s")))]
     lease_ttl: Option<Duration>,
+    /// Whether it was registered from outside the process. Only those inside say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "openapi", schema(read_only))]
+    from_outside: bool,
     /// A reader gets these two; sent back, they are passed over.
     #[serde(default, skip_serializing, rename = "health")]
     #[cfg_attr(feature = "openapi", schema(ignore))]
@@ -223,6 +233,7 @@ impl TryFrom<Wire> for Instance {
             admin_state: wire.admin_state,
             admin_reason: wire.admin_reason,
             lease_ttl: wire.lease_ttl,
+            from_outside: wire.from_outside,
         })
     }
 }
@@ -244,6 +255,7 @@ impl From<Instance> for Wire {
             admin_state: instance.admin_state,
             admin_reason: instance.admin_reason,
             lease_ttl: instance.lease_ttl,
+            from_outside: instance.from_outside,
             _health: None,
             _protocol_version: None,
         };

@@ -1,5 +1,6 @@
 //! The records: validated values that are parsed once and then trusted.
 
+mod arguments;
 mod definitions;
 mod endpoint;
 mod exposure;
@@ -11,6 +12,7 @@ mod openapi;
 mod policy;
 mod sensitive;
 mod service;
+mod suspicious;
 mod tool;
 
 pub use definitions::{Definitions, RejectedTool};
@@ -19,8 +21,13 @@ pub use exposure::{ToolMode, ToolPrefix};
 pub use group::{Group, GroupMember, GroupSpec, ToolPattern};
 pub use instance::{AdminState, Instance};
 pub use name::{GroupName, InstanceId, Revision, ServiceId, ServiceName, Tag, ToolName};
-pub use policy::{BalancerKind, HealthPolicy, RoutingPolicy};
-pub(crate) use policy::{between, count};
+pub use policy::{
+    AlertLevel, AlertPolicy, BalancerKind, Canary, HealthConfig, HealthEndpoint, HealthLevel, HealthParameters, HealthPolicy, Pinning,
+    RoutingConfig, RoutingParameters, RoutingPolicy, SessionParameters, SessionPolicy, SessionsConfig, StartPolicy,
+    TimeLimit,
+};
+pub(crate) use policy::length;
 pub use sensitive::{Sensitive, SensitiveMap};
+pub(crate) use service::from_json;
 pub use service::{AccessLevel, BuildPriority, BuildType, Origin, Service, ServiceSpec};
 pub use tool::{Tool, ToolCall, ToolHints, ToolResult};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::instance::{AdminState, Instance, REASON_MAX};
 use super::name::{Revision, ServiceId, ServiceName, Tag};
-use super::policy::{HealthPolicy, RoutingPolicy, length};
+use super::policy::{HealthPolicy, RoutingPolicy, SessionPolicy, length};
 use super::sensitive::{Sensitive, SensitiveMap};
 use crate::error::{Error, Problem, Result};
 
@@ -171,6 +171,9 @@ pub struct ServiceSpec {
     /// How calls are carried out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub routing_policy: RoutingPolicy,
+    /// How sessions with it are kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub session_policy: SessionPolicy,
     /// Free configuration of the service.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub config: Map<String, Value>,
@@ -271,6 +274,7 @@ impl ServiceSpec {
         length("admin_reason", self.admin_reason.as_deref(), REASON_MAX, &mut problems);
         self.health_policy.check(&mut problems);
         self.routing_policy.check(&mut problems);
+        self.session_policy.check(&mut problems);
         let mut ids = BTreeSet::new();
         for (index, instance) in self.instances.iter().enumerate() {
             instance.check(&format!("instances[{index}]"), &mut problems);

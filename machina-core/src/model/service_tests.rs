@@ -24,11 +24,11 @@ fn enabled_is_short_for_the_admin_state() {
 #[test]
 fn secrets_come_back_to_where_a_mask_stands() {
     let json = r#"{"name": "a", "env": {"TOKEN": "hunter2", "PLAIN": "${env:X}"}, "instances": [
-        {"stdio": {"command": "x", "args": ["--api-key=abc"], "env": {"PASSWORD": "def"}}},
+        {"stdio": {"command": "x", "args": ["--api-key=qrs"], "env": {"PASSWORD": "tuv"}}},
         {"http": {"url": "https://u:ghi@example.com/", "headers": {"Authorization": "Bearer jkl"}}}]}"#;
     let spec = ServiceSpec::parse(json).unwrap();
     let shown = serde_json::to_value(&spec).unwrap();
-    for secret in ["hunter2", "abc", "def", "ghi", "jkl"] {
+    for secret in ["hunter2", "qrs", "tuv", "ghi", "jkl"] {
         assert!(!shown.to_string().contains(secret) && !format!("{spec:?}").contains(secret), "{secret}");
     }
     let mut back = ServiceSpec::from_value(shown).unwrap();

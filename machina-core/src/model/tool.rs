@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::arguments::ArgumentSchema;
 use super::name::{ServiceName, Tag, ToolName};
+use super::suspicious::suspicious;
 use crate::error::{Error, Result};
 
 /// The largest tool definition that is accepted, in bytes of JSON.
@@ -19,6 +21,8 @@ pub struct Tool {
     hash: String,
     /// The definition, word for word.
     definition: Value,
+    #[serde(skip)]
+    arguments: ArgumentSchema,
 }
 
 /// What a server says about a tool's effects. Hints: only to be believed where
@@ -57,7 +61,7 @@ impl Tool {
             return Err(Error::invalid_field("tool", detail));
         }
         let hash = hash_of(object)?;
-        Ok(Self { name, hash, definition })
+        Ok(Self { name, hash, definition, arguments: ArgumentSchema::default() })
     }
 
     /// Its name, unique within its server.
@@ -90,10 +94,29 @@ impl Tool {
         self.definition["description"].as_str().unwrap_or_default()
     }
 
+    /// Characters in the name, title or description that a reader does not see, or
+    /// takes for others.
+    #[must_use]
+    pub fn suspicious(&self) -> Vec<String> {
+        let texts = [("name", self.name.as_str()), ("description", self.description())];
+        let title = self.title().map(|title| ("title", title));
+        texts.into_iter().chain(title).flat_map(|(field, text)| suspicious(field, text)).collect()
+    }
+
     /// The JSON Schema of the arguments.
     #[must_use]
     pub fn input_schema(&self) -> &Value {
         &self.definition["inputSchema"]
+    }
+
+    /// Holds the arguments of a call against the schema. One that could cost too
+    /// much, or refers to something outside itself, judges nothing.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid), not sent, naming each argument that is
+    /// wrong and what would be right.
+    pub fn check_arguments(&self, arguments: &Map<String, Value>) -> Result<()> {
+        self.arguments.check(self.input_schema(), arguments)
     }
 
     /// What the server says about the tool's effects.

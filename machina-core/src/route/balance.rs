@@ -2,59 +2,12 @@
 //! clock; time and randomness come in as arguments.
 
 use std::fmt;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::model::BalancerKind;
-
-/// What is observed as the latency of a failed attempt, so that an instance that
-/// fails fast does not look fast. Stock Peak-EWMA feeds such an instance.
-pub(crate) const FAILURE_PENALTY: Duration = Duration::from_secs(5);
-
-/// The time over which an old latency loses its weight.
-const DECAY: Duration = Duration::from_secs(10);
-
-/// What is assumed of an instance that was never called, in seconds.
-const LATENCY_DEFAULT: f64 = 0.030;
 
 /// Up to this many candidates are all compared; of more, two random ones are
 /// (the power of two choices, Mitzenmacher 2001).
 const SCAN_MAX: usize = 16;
-
-/// A latency average that follows peaks at once and forgets them slowly
-/// (Peak-EWMA, as in Finagle and tower).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ewma {
-    seconds: f64,
-    updated: Instant,
-}
-
-impl Ewma {
-    pub(crate) const fn new(now: Instant) -> Self {
-        Self { seconds: LATENCY_DEFAULT, updated: now }
-    }
-
-    /// The average now: what lies above the default decays towards it, so that
-    /// an instance that once failed is tried again.
-    pub(crate) fn value(&self, now: Instant) -> f64 {
-        let weight = self.weight(now);
-        LATENCY_DEFAULT.min(self.seconds) + (self.seconds - LATENCY_DEFAULT).max(0.0) * weight
-    }
-
-    pub(crate) fn observe(&mut self, latency: Duration, now: Instant) {
-        let latency = latency.as_secs_f64();
-        let weight = self.weight(now);
-        let average = self.seconds * weight + latency * (1.0 - weight);
-        self.seconds = if latency > self.seconds { latency } else { average };
-        self.updated = now;
-    }
-
-    fn weight(&self, now: Instant) -> f64 {
-        let elapsed = now.saturating_duration_since(self.updated).as_secs_f64();
-        (-elapsed / DECAY.as_secs_f64()).exp()
-    }
-}
 
 /// An instance that may take the call.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,14 +20,27 @@ pub struct Candidate {
     pub in_flight: u32,
     /// Its weight.
     pub weight: u32,
+    /// The part of its weight that it gets while it starts slowly, up to 1.
+    pub share: f64,
 }
 
 impl Candidate {
+    /// An instance without calls.
+    #[must_use]
+    pub const fn new(index: usize, weight: u32) -> Self {
+        Self { index, latency: 0.0, in_flight: 0, weight, share: 1.0 }
+    }
+
     /// The expected cost of giving it one more call: latency × (calls in flight
     /// + 1) ÷ weight.
     #[must_use]
     pub fn cost(&self) -> f64 {
-        self.latency * f64::from(self.in_flight + 1) / f64::from(self.weight.max(1))
+        self.latency * self.load()
+    }
+
+    /// The calls in flight with one more, by weight.
+    fn load(&self) -> f64 {
+        f64::from(self.in_flight + 1) / (f64::from(self.weight.max(1)) * self.share)
     }
 }
 
@@ -102,34 +68,51 @@ pub struct PeakEwma;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RoundRobin;
 
+/// By chance, each as often as its weight says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WeightedRandom;
+
+/// The fewest calls in flight for its weight.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LeastOutstanding;
+
 impl Balancer for PeakEwma {
     fn pick(&self, call: CallKey, candidates: &[Candidate]) -> usize {
-        let count = candidates.len();
-        if count <= SCAN_MAX {
-            let start = modulo(call.ordinal, count);
-            let (after, before) = candidates.split_at(start);
-            let rotated = (start..).zip(before).chain((0..).zip(after));
-            let costs = rotated.map(|(index, candidate)| (index, candidate.cost()));
-            return costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(index, _)| index);
-        }
-        let first = modulo(call.random, count);
-        let second = (first + 1 + modulo(call.random >> 32, count - 1)) % count;
-        if candidates[second].cost() < candidates[first].cost() { second } else { first }
+        least(call, candidates, Candidate::cost)
     }
+}
+
+/// The candidate with the least cost: of all, or of two when there are many.
+/// Equals take turns.
+fn least(call: CallKey, candidates: &[Candidate], cost: impl Fn(&Candidate) -> f64) -> usize {
+    let count = candidates.len();
+    if count <= SCAN_MAX {
+        let start = modulo(call.ordinal, count);
+        let (after, before) = candidates.split_at(start);
+        let rotated = (start..).zip(before).chain((0..).zip(after));
+        let costs = rotated.map(|(index, candidate)| (index, cost(candidate)));
+        return costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(index, _)| index);
+    }
+    let first = modulo(call.random, count);
+    let second = (first + 1 + modulo(call.random >> 32, count - 1)) % count;
+    if cost(&candidates[second]) < cost(&candidates[first]) { second } else { first }
 }
 
 impl Balancer for RoundRobin {
     fn pick(&self, call: CallKey, candidates: &[Candidate]) -> usize {
-        let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.weight)).sum();
-        let mut place = call.ordinal % total.max(1);
-        for (index, candidate) in candidates.iter().enumerate() {
-            let weight = u64::from(candidate.weight);
-            if place < weight {
-                return index;
-            }
-            place -= weight;
-        }
-        0
+        drawn(call.ordinal, call.random, candidates)
+    }
+}
+
+impl Balancer for WeightedRandom {
+    fn pick(&self, call: CallKey, candidates: &[Candidate]) -> usize {
+        drawn(call.random, call.random.rotate_left(32), candidates)
+    }
+}
+
+impl Balancer for LeastOutstanding {
+    fn pick(&self, call: CallKey, candidates: &[Candidate]) -> usize {
+        least(call, candidates, Candidate::load)
     }
 }
 
@@ -139,8 +122,34 @@ impl BalancerKind {
         match self {
             Self::PeakEwma => &PeakEwma,
             Self::RoundRobin => &RoundRobin,
+            Self::WeightedRandom => &WeightedRandom,
+            Self::LeastOutstanding => &LeastOutstanding,
         }
     }
+}
+
+/// The candidate at the place `number` when each stands there as often as its
+/// weight says. One that starts slowly leaves it to the next, as chance has it.
+fn drawn(number: u64, chance: u64, candidates: &[Candidate]) -> usize {
+    let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.weight)).sum();
+    let mut place = number % total.max(1);
+    let holds = |candidate: &Candidate| {
+        let here = place < u64::from(candidate.weight);
+        place = place.saturating_sub(u64::from(candidate.weight));
+        here
+    };
+    let first = candidates.iter().position(holds).unwrap_or(0);
+    let takes =
+        |step: &u32| candidates[(first + *step as usize) % candidates.len()].share > unit(chance.rotate_left(step * 7));
+    let steps = 0..u32::try_from(candidates.len()).unwrap_or(u32::MAX);
+    let step = steps.clone().find(takes).unwrap_or(0);
+    (first + step as usize) % candidates.len()
+}
+
+/// A random number as one from 0 up to, and without, 1.
+#[allow(clippy::cast_precision_loss, reason = "53 bits fit")]
+pub(super) fn unit(random: u64) -> f64 {
+    (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 fn modulo(number: u64, count: usize) -> usize {
@@ -149,14 +158,26 @@ fn modulo(number: u64, count: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
+    use super::*;
+    use crate::random::Random;
+
     fn candidate(index: usize, latency: f64, in_flight: u32, weight: u32) -> Candidate {
-        Candidate { index, latency, in_flight, weight }
+        Candidate { latency, in_flight, ..Candidate::new(index, weight) }
     }
 
     const KEY: CallKey = CallKey { ordinal: 0, random: 7 };
+
+    /// How often each is picked in `calls` calls.
+    fn counts(balancer: &dyn Balancer, candidates: &[Candidate], calls: u64) -> Vec<usize> {
+        let random = Random::seeded(1);
+        let mut counts = vec![0; candidates.len()];
+        for ordinal in 0..calls {
+            counts[balancer.pick(CallKey { ordinal, random: random.any() }, candidates)] += 1;
+        }
+        counts
+    }
 
     #[test]
     fn the_cheapest_is_picked() {
@@ -164,55 +185,84 @@ mod tests {
         assert_eq!(PeakEwma.pick(KEY, &candidates), 1);
         let weighted = [candidate(0, 0.03, 0, 1), candidate(1, 0.03, 1, 10)];
         assert_eq!(PeakEwma.pick(KEY, &weighted), 1, "a heavy instance takes more");
+        let slow_start = [candidate(0, 0.03, 2, 1), Candidate { share: 0.1, ..candidate(1, 0.03, 0, 1) }];
+        assert_eq!(PeakEwma.pick(KEY, &slow_start), 0, "one that starts slowly takes less");
+    }
+
+    #[test]
+    fn the_one_with_the_fewest_calls_for_its_weight_is_picked() {
+        let candidates = [candidate(0, 0.001, 3, 1), candidate(1, 9.0, 2, 1), candidate(2, 0.001, 8, 2)];
+        assert_eq!(LeastOutstanding.pick(KEY, &candidates), 1, "whatever its latency");
+        let heavier = [candidate(0, 1.0, 2, 1), candidate(1, 1.0, 4, 2)];
+        assert_eq!(LeastOutstanding.pick(KEY, &heavier), 1);
     }
 
     #[test]
     fn equals_take_turns() {
         let candidates = [candidate(0, 0.03, 0, 1), candidate(1, 0.03, 0, 1), candidate(2, 0.03, 0, 1)];
-        let picks: Vec<_> = (0..3).map(|ordinal| PeakEwma.pick(CallKey { ordinal, random: 0 }, &candidates)).collect();
-        assert_eq!(picks, [0, 1, 2]);
+        for balancer in [&PeakEwma as &dyn Balancer, &LeastOutstanding] {
+            let pick = |ordinal| balancer.pick(CallKey { ordinal, random: 0 }, &candidates);
+            assert_eq!((0..3).map(pick).collect::<Vec<_>>(), [0, 1, 2]);
+        }
     }
 
     #[test]
     fn round_robin_follows_the_weights() {
         let candidates = [candidate(0, 0.0, 0, 2), candidate(1, 0.0, 0, 1)];
-        let picks: Vec<_> =
-            (0..6).map(|ordinal| RoundRobin.pick(CallKey { ordinal, random: 0 }, &candidates)).collect();
-        assert_eq!(picks, [0, 0, 1, 0, 0, 1]);
+        let pick = |ordinal| RoundRobin.pick(CallKey { ordinal, random: 0 }, &candidates);
+        assert_eq!((0..6).map(pick).collect::<Vec<_>>(), [0, 0, 1, 0, 0, 1]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_peak_counts_at_once_and_fades() {
-        let now = Instant::now();
-        let mut ewma = Ewma::new(now);
-        ewma.observe(FAILURE_PENALTY, now);
-        assert!((ewma.value(now) - 5.0).abs() < 1e-9);
-        let later = ewma.value(now + DECAY);
-        assert!(later < 2.0 && later > 1.0, "{later}");
-        assert!(ewma.value(now + 10 * DECAY) < 0.031);
+    #[test]
+    fn chance_follows_the_weights() {
+        let candidates = [candidate(0, 0.0, 0, 1), candidate(1, 9.0, 99, 3)];
+        let counts = counts(&WeightedRandom, &candidates, 4000);
+        assert!(counts[0].abs_diff(1000) < 100, "{counts:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_instance_that_fails_fast_is_not_fed() {
-        let now = Instant::now();
-        let (mut failing, mut good) = (Ewma::new(now), Ewma::new(now));
-        failing.observe(FAILURE_PENALTY, now);
-        good.observe(Duration::from_millis(80), now);
-        let candidates = [candidate(0, failing.value(now), 0, 1), candidate(1, good.value(now), 8, 1)];
-        assert_eq!(PeakEwma.pick(KEY, &candidates), 1);
+    #[test]
+    fn one_that_starts_slowly_gets_its_share_of_turns() {
+        let mut candidates = [candidate(0, 0.0, 0, 1), candidate(1, 0.0, 0, 1), candidate(2, 0.0, 0, 1)];
+        candidates[1].share = 0.1;
+        for balancer in [&RoundRobin as &dyn Balancer, &WeightedRandom] {
+            let counts = counts(balancer, &candidates, 3000);
+            assert!(counts[1].abs_diff(100) < 40 && counts[0] > 900 && counts[2] > 900, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn of_many_two_random_ones_are_compared() {
+        let candidates: Vec<_> =
+            (0..40).map(|index| candidate(index, if index < 20 { 1.0 } else { 0.1 }, 0, 1)).collect();
+        let counts = counts(&PeakEwma, &candidates, 4000);
+        let cheap: usize = counts[20..].iter().sum();
+        // Three of four pairs have a cheap one.
+        assert!(cheap.abs_diff(3000) < 150 && counts.iter().all(|count| *count < 300), "{counts:?}");
     }
 
     proptest! {
         #[test]
         fn a_pick_is_always_one_of_the_candidates(
-            costs in prop::collection::vec((0.0..10.0f64, 0..100u32, 1..1000u32), 1..40),
+            costs in prop::collection::vec((0.0..10.0f64, 0..100u32, 1..1000u32, 0.1..1.0f64), 1..40),
             ordinal: u64, random: u64,
         ) {
-            let candidates: Vec<_> =
-                costs.iter().enumerate().map(|(i, (l, f, w))| candidate(i, *l, *f, *w)).collect();
-            let key = CallKey { ordinal, random };
-            prop_assert!(PeakEwma.pick(key, &candidates) < candidates.len());
-            prop_assert!(RoundRobin.pick(key, &candidates) < candidates.len());
+            let one = |(index, (latency, in_flight, weight, share)): (usize, &(f64, u32, u32, f64))| {
+                Candidate { share: *share, ..candidate(index, *latency, *in_flight, *weight) }
+            };
+            let candidates: Vec<_> = costs.iter().enumerate().map(one).collect();
+            for balancer in [&PeakEwma as &dyn Balancer, &RoundRobin, &WeightedRandom, &LeastOutstanding] {
+                let key = CallKey { ordinal, random };
+                prop_assert!(balancer.pick(key, &candidates) < candidates.len());
+            }
+        }
+
+        #[test]
+        fn the_cheapest_of_few_is_found(
+            costs in prop::collection::vec((0.0..10.0f64, 0..100u32, 1..1000u32), 1..16), ordinal: u64, random: u64,
+        ) {
+            let candidates: Vec<_> = costs.iter().enumerate().map(|(i, (l, f, w))| candidate(i, *l, *f, *w)).collect();
+            let picked = candidates[PeakEwma.pick(CallKey { ordinal, random }, &candidates)].cost();
+            prop_assert!(candidates.iter().all(|candidate| picked <= candidate.cost()));
         }
     }
 }

@@ -1,25 +1,24 @@
-//! The loop that carries a request: pick, open, send, record, decide. There is no
-//! other place that retries, and failover is picking again.
+//! The loop that carries a request: pick, send, decide. There is no other place
+//! that retries, and failover is picking again.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::balance::{CallKey, FAILURE_PENALTY};
+use super::attempt::{Attempted, Circumstances, Seat};
+use super::balance::CallKey;
 use super::classify::{Decision, Failure, decide};
-use super::eligible::best;
+use super::eligible::{Rank, reason};
+use super::hedging::hedge_delay;
 use super::options::CallOptions;
 use super::outbound::Outbound;
 use super::report::Attempt;
+use super::waiting::{Search, Seating};
 use crate::config::Config;
-use crate::connect::{CallContext, ProgressSink};
-use crate::error::{Error, Outcome, Phase, Result};
+use crate::error::{Error, ErrorKind, Outcome, Phase, Result};
 use crate::health::Observation;
-use crate::model::InstanceId;
-use crate::sessions::{Opened, Sessions, target};
-use crate::view::{InstanceView, ServiceView};
+use crate::model::{Endpoint, InstanceId};
+use crate::sessions::Sessions;
+use crate::view::ServiceView;
 
 /// How many attempts of a call may come to nothing before anything is sent.
 const UNSENT_ATTEMPTS_MAX: usize = 5;
@@ -32,20 +31,8 @@ pub(crate) struct Route<'a> {
     pub(crate) key: CallKey,
     /// Told about every observation that an attempt makes.
     pub(crate) observe: &'a (dyn Fn(InstanceId, Observation) + Send + Sync),
-}
-
-/// The state of one call.
-struct Progressing<'a, O: Outbound> {
-    route: &'a Route<'a>,
-    outbound: &'a O,
-    deadline: Instant,
-    attempts: Vec<Attempt>,
-    /// How often each instance was tried.
-    tried: HashMap<InstanceId, u32>,
-    /// Some attempt may have been executed.
-    unknown: bool,
-    /// How far the progress had come that was passed on.
-    furthest: Arc<Mutex<Option<f64>>>,
+    /// Asked to have an instance probed now.
+    pub(crate) hint: &'a (dyn Fn(InstanceId) + Send + Sync),
 }
 
 /// An answer, and how it was come by.
@@ -69,206 +56,246 @@ pub(crate) async fn carry<O: Outbound>(
     options: &CallOptions,
 ) -> Result<Carried<O::Answer>> {
     let started = Instant::now();
-    let policy = &route.view.service().spec.routing_policy;
-    let timeout = options.timeout.unwrap_or_else(|| route.config.routing.timeout(policy));
-    let mut progressing = Progressing {
-        route,
-        outbound,
-        deadline: started + timeout,
-        attempts: Vec::new(),
-        tried: HashMap::new(),
-        unknown: false,
-        furthest: Arc::default(),
+    route.view.traffic.budget.deposit(started);
+    let circumstances = Circumstances::new(route, outbound, options, started);
+    let safe = options.idempotency_key.is_some() || outbound.is_repeatable(route.view);
+    let mut carrying = Carrying::new(&circumstances, safe);
+    let (answer, instance) = match carrying.run().await {
+        Ok(answered) => answered,
+        Err(error) => return Err(carrying.finish(error)),
     };
-    let safe = options.idempotency_key.is_some() || outbound.is_repeatable(route.view, &route.config.routing);
-    let (answer, instance) = progressing.run(options, safe).await?;
-    let duration_ms = millis(started.elapsed());
-    Ok(Carried { answer, instance, attempts: progressing.attempts, duration_ms })
+    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    Ok(Carried { answer, instance, attempts: carrying.attempts, duration_ms })
 }
 
-impl<O: Outbound> Progressing<'_, O> {
-    async fn run(&mut self, options: &CallOptions, safe: bool) -> Result<(O::Answer, InstanceId)> {
-        let policy = &self.route.view.service().spec.routing_policy;
-        let attempts_max = policy.attempts_max.unwrap_or(self.route.config.routing.attempts_max) as usize;
-        let mut last: Option<Error> = None;
-        let mut sent = 0;
+/// The state of one call.
+pub(super) struct Carrying<'a, O> {
+    pub(super) on: &'a Circumstances<'a, O>,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) search: Search,
+    /// Some attempt may have been executed.
+    unknown: bool,
+    /// Attempts that were sent, and that were not.
+    sent: usize,
+    unsent: usize,
+    /// How the last attempt ended.
+    last: Option<(Failure, Error)>,
+    /// The next attempt needs nothing of the budget.
+    is_free: bool,
+    /// Instances that had the call again on a new session.
+    renewed: SmallVec<[usize; 2]>,
+    /// Until when it waits at most for an instance to come back.
+    hold_until: Option<Instant>,
+}
+
+impl<'a, O: Outbound> Carrying<'a, O> {
+    fn new(on: &'a Circumstances<'a, O>, safe: bool) -> Self {
+        Self {
+            on,
+            attempts: Vec::with_capacity(1),
+            search: Search { safe, ..Search::default() },
+            unknown: false,
+            sent: 0,
+            unsent: 0,
+            last: None,
+            is_free: false,
+            renewed: SmallVec::new(),
+            hold_until: None,
+        }
+    }
+
+    async fn run(&mut self) -> Result<(O::Answer, InstanceId)> {
         loop {
-            let Some(index) = self.pick() else {
-                return Err(self.finish(last.unwrap_or_else(|| self.nothing_left())));
+            let seat = match self.on.find(&self.search) {
+                Seating::Seat(seat) if !self.may_wait_instead(&seat) => seat,
+                seating => Box::pin(self.wait(seating)).await?,
             };
-            let (failure, error) = match self.attempt(index, options).await {
+            if let Some((failure, error)) = &self.last
+                && !self.is_paid(*failure, seat.rank)
+            {
+                return Err(error.clone());
+            }
+            let (index, instance) = (seat.index, seat.instance.id);
+            let (view, tool) = (self.on.route.view, self.on.outbound.tool());
+            let outcome = match hedge_delay(view, tool).filter(|_| self.attempts.is_empty()) {
+                None => {
+                    let Attempted { attempt, outcome } = self.on.attempt(&seat).await;
+                    drop(seat);
+                    self.attempts.push(attempt);
+                    outcome.map(|answer| (answer, instance))
+                }
+                Some(delay) => Box::pin(self.race(seat, delay)).await,
+            };
+            let (failure, error) = match outcome {
                 Ok(answered) => return Ok(answered),
                 Err(failed) => failed,
             };
-            sent += usize::from(failure.phase != Phase::NotSent);
-            self.unknown |= matches!(failure.phase, Phase::MaybeExecuted | Phase::Committed);
-            let instance = self.attempts.last().map(|attempt| attempt.instance);
-            let more = match decide(failure, safe) {
-                Decision::Fail => false,
-                Decision::NextInstance => {
-                    // Where repeating is harmless, an instance that lost the call may have it again.
-                    let lost = matches!(failure.phase, Phase::MaybeExecuted | Phase::Committed);
-                    if lost && self.pick().is_none() {
-                        self.tried.clear();
+            self.last = Some((failure, error.clone()));
+            if !self.goes_on(index, failure) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Takes a failed attempt into account; says whether there may be another.
+    fn goes_on(&mut self, index: usize, failure: Failure) -> bool {
+        self.failed(failure);
+        (self.search.only, self.is_free) = (None, false);
+        let more = match decide(failure, self.search.safe) {
+            Decision::Fail => false,
+            Decision::NextInstance => {
+                self.search.tried.push(index);
+                true
+            }
+            Decision::NewSession => {
+                (self.search.only, self.is_free) = (Some(index), true);
+                let again = self.renewed.contains(&index);
+                self.renewed.push(index);
+                !again
+            }
+        };
+        let attempts_max = self.on.route.view.routing.attempts_max as usize;
+        let in_time = Instant::now() < self.on.deadline && !self.on.options.cancelled.is_cancelled();
+        more && in_time && self.sent < attempts_max && self.unsent < UNSENT_ATTEMPTS_MAX
+    }
+
+    /// Counts a failed attempt.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.unknown |= is_lost(failure);
+        match failure.phase {
+            Phase::NotSent => self.unsent += 1,
+            _ => self.sent += 1,
+        }
+    }
+
+    /// Whether the budget has enough for another attempt. What was not sent costs
+    /// nothing, unless it now goes to an instance that is hardly better.
+    fn is_paid(&self, failure: Failure, rank: Rank) -> bool {
+        let free = self.is_free || (failure.phase == Phase::NotSent && rank == Rank::Eligible);
+        let view = self.on.route.view;
+        free || view.traffic.budget.withdraw(Instant::now(), &view.routing)
+    }
+
+    /// Whether a call that could only go to an instance that is down waits first.
+    fn may_wait_instead(&self, seat: &Seat<'_>) -> bool {
+        let process = matches!(seat.instance.endpoint, Endpoint::Stdio(_));
+        seat.rank == Rank::Down && !process && self.attempts.is_empty() && self.hold_until.is_none()
+    }
+
+    /// Waits until an instance has room, or is back.
+    async fn wait(&mut self, seating: Seating<'a>) -> Result<Seat<'a>> {
+        let mut seating = match seating {
+            Seating::Seat(seat) => {
+                drop(seat);
+                self.hold().await?;
+                self.on.find(&self.search)
+            }
+            seating => seating,
+        };
+        loop {
+            seating = match seating {
+                Seating::Seat(seat) => return Ok(seat),
+                Seating::Full => match self.on.queue(&mut self.search).await {
+                    Ok(seating) => seating,
+                    Err(error) => return Err(self.last_or(|_| error)),
+                },
+                Seating::None => {
+                    if self.search.only.take().is_none() && !self.starts_over() && !self.hold().await? {
+                        return Err(self.last_or(Self::nothing_left));
                     }
-                    true
-                }
-                Decision::NewSession => {
-                    let again = instance.and_then(|id| self.tried.get_mut(&id)).filter(|count| **count == 1);
-                    again.map(|count| *count = 0).is_some()
+                    self.on.find(&self.search)
                 }
             };
-            let spent = sent >= attempts_max || self.attempts.len() - sent >= UNSENT_ATTEMPTS_MAX;
-            let in_time = Instant::now() < self.deadline && !options.cancelled.is_cancelled();
-            if !more || !in_time || spent {
-                return Err(self.finish(error));
-            }
-            last = Some(error);
         }
     }
 
-    fn pick(&self) -> Option<usize> {
-        let view = self.route.view;
-        let candidates = best(view, self.outbound.tool(), |id| self.tried.get(&id).is_none_or(|n| *n == 0));
-        if candidates.is_empty() {
-            return None;
+    /// Where repeating is harmless, an instance that lost the call may have it again.
+    fn starts_over(&mut self) -> bool {
+        let lost = self.last.as_ref().is_some_and(|(failure, _)| is_lost(*failure)) && !self.search.tried.is_empty();
+        if lost {
+            self.search.tried.clear();
         }
-        let kind = view.service().spec.routing_policy.balancer.unwrap_or(self.route.config.routing.balancer);
-        Some(candidates[kind.balancer().pick(self.route.key, &candidates)].index)
+        lost
     }
 
-    async fn attempt(
-        &mut self,
-        index: usize,
-        options: &CallOptions,
-    ) -> std::result::Result<(O::Answer, InstanceId), (Failure, Error)> {
-        let view = self.route.view;
-        let Some((instance, seen)) = view.instances().nth(index) else {
-            let error = Error::internal("the balancer picked an instance that does not exist").at(Phase::NotSent);
-            return Err((Failure::of(&error, false, false), error));
-        };
-        let again = self.attempts.iter().any(|attempt| attempt.instance == instance.id);
-        *self.tried.entry(instance.id).or_default() += 1 + u32::from(again);
-        let _in_flight = seen.cell.enter();
-        let started = Instant::now();
-        let (outcome, stale) = self.send(index, seen, options).await;
-        let elapsed = started.elapsed();
-        let error = outcome.as_ref().err();
-        self.attempts.push(Attempt {
-            instance: instance.id,
-            duration_ms: millis(elapsed),
-            error: error.map(Error::kind),
-            phase: error.and_then(|error| error.context().phase),
-        });
-        let cancelled = options.cancelled.is_cancelled();
-        match outcome {
-            Ok(result) => {
-                seen.cell.observe_latency(elapsed);
-                seen.cell.statistics.attempted(elapsed, None);
-                (self.route.observe)(instance.id, Observation::pass(elapsed));
-                Ok((result, instance.id))
+    /// Waits for an instance to come back; `false` when that is no use.
+    async fn hold(&mut self) -> Result<bool> {
+        let first = self.hold_until.is_none();
+        let longest = Instant::now() + self.on.route.view.routing.restart_hold;
+        let until = *self.hold_until.get_or_insert(longest.min(self.on.deadline));
+        let last = self.last.as_ref();
+        if last.is_some_and(|(failure, _)| failure.phase != Phase::NotSent) {
+            return Ok(false);
+        }
+        match self.on.hold(last.map(|(_, error)| error), until).await {
+            Ok(false) => Ok(false),
+            Ok(true) => {
+                self.search.tried.clear();
+                (self.search.afresh, self.is_free) = (true, first);
+                Ok(true)
             }
-            Err(error) => {
-                let failure = Failure::of(&error, self.has_progressed(), stale);
-                let answered = failure.phase == Phase::Answered;
-                if !cancelled {
-                    seen.cell.statistics.attempted(elapsed, Some(error.kind()));
-                    seen.cell.observe_latency(if answered { elapsed } else { elapsed.max(FAILURE_PENALTY) });
-                    (self.route.observe)(instance.id, Observation::of_failed_call(&error));
-                }
-                Err((failure, error))
-            }
+            Err(error) => Err(self.last_or(|_| error)),
         }
     }
 
-    /// Opens or finds the session and sends the request; says whether the session
-    /// had been open before and turned out to be over.
-    async fn send(&self, index: usize, seen: &InstanceView, options: &CallOptions) -> (Result<O::Answer>, bool) {
-        let opened = match self.open(index, seen, options).await {
-            Ok(opened) => opened,
-            Err(error) => return (Err(error.at(Phase::NotSent)), false),
-        };
-        let context = CallContext {
-            deadline: self.deadline,
-            idle_timeout: None,
-            cancelled: options.cancelled.clone(),
-            progress: options.progress.clone().map(|sink| self.noting_progress(sink)),
-            log: options.log.clone(),
-            meta: options.meta.clone(),
-        };
-        let outcome = self.outbound.send(&*opened.session, &context).await;
-        // A session that is still open after the call was not stale.
-        let stale = opened.reused && opened.session.is_closed();
-        (outcome, stale)
-    }
-
-    async fn open(&self, index: usize, seen: &InstanceView, options: &CallOptions) -> Result<Opened> {
-        let gone = || Error::internal("the instance is gone");
-        let instance = self.route.view.service().spec.instances.get(index).ok_or_else(gone)?;
-        let sessions = self.route.sessions;
-        if let Some(session) = sessions.current(instance.id) {
-            return Ok(Opened { session, reused: true });
-        }
-        let target = target(self.route.view, index, seen, &self.route.config.sessions).ok_or_else(gone)?;
-        tokio::select! {
-            () = options.cancelled.cancelled() => Err(Error::timeout("the caller cancelled the call")),
-            opened = tokio::time::timeout_at(self.deadline, sessions.open(&target)) => {
-                opened.unwrap_or_else(|_| Err(Error::timeout("the deadline passed while the instance was starting")))
-            }
-        }
-    }
-
-    fn has_progressed(&self) -> bool {
-        self.furthest.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    /// Passes progress on that goes beyond what the caller has seen, also from an
-    /// earlier attempt: to the caller, it only ever grows.
-    fn noting_progress(&self, sink: ProgressSink) -> ProgressSink {
-        let furthest = Arc::clone(&self.furthest);
-        Arc::new(move |progress| {
-            let mut furthest = furthest.lock().unwrap_or_else(PoisonError::into_inner);
-            if furthest.is_none_or(|furthest| progress.progress > furthest) {
-                *furthest = Some(progress.progress);
-                drop(furthest);
-                sink(progress);
-            }
-        })
+    /// The error of the last attempt, which says more than any other.
+    fn last_or(&self, other: impl FnOnce(&Self) -> Error) -> Error {
+        self.last.as_ref().map_or_else(|| other(self), |(_, error)| error.clone())
     }
 
     /// The error that the caller gets.
     fn finish(&self, error: Error) -> Error {
-        let unknown = self.unknown;
+        let view = self.on.route.view;
+        let kind = error.kind();
         error.with(|context| {
-            context.service = Some(self.route.view.service().name().to_string());
-            context.tool = self.outbound.tool().map(str::to_owned);
+            // Whatever else happened, the last attempt's error is the one that is told.
+            let last = self.last.as_ref().map(|(failure, _)| failure.phase);
+            let phase = last.or(context.phase).unwrap_or(Phase::NotSent);
+            context.service = Some(view.service().name().to_string());
+            context.tool = self.on.outbound.tool().map(str::to_owned);
             context.attempts = u32::try_from(self.attempts.len()).ok();
             context.instance = self.attempts.last().map(|attempt| attempt.instance.to_string());
-            context.outcome = match context.phase {
+            context.phase = Some(phase);
+            context.outcome = match phase {
                 // An answer that is no result does not say what was done.
-                Some(Phase::Answered) => context.outcome.or(Some(Outcome::Executed)),
-                _ if unknown => Some(Outcome::Unknown),
-                Some(phase) => Some(phase.outcome()),
-                None => Some(Outcome::NotExecuted),
+                Phase::Answered => context.outcome.or(Some(Outcome::Executed)),
+                _ if self.unknown => Some(Outcome::Unknown),
+                phase => Some(phase.outcome()),
             };
+            let waits = matches!(kind, ErrorKind::Unavailable | ErrorKind::Unreachable | ErrorKind::Overloaded);
+            if waits && context.outcome == Some(Outcome::NotExecuted) && context.retry_after_ms.is_none() {
+                let millis = self.on.route.config.health.fast_interval.as_millis();
+                context.retry_after_ms = u64::try_from(millis).ok();
+            }
         })
     }
 
     fn nothing_left(&self) -> Error {
-        let view = self.route.view;
+        let (view, tool) = (self.on.route.view, self.on.outbound.tool());
         let name = view.service().name();
         let reasons = view.instances().enumerate().map(|(index, (instance, seen))| {
-            let tool = self.outbound.tool();
-            let (_, reason) = super::eligible::standing(view, index, instance, seen, tool);
+            let reason = reason(view, index, instance, &seen.cell.health(), tool);
             format!("{} ({reason})", instance.endpoint.location())
         });
         let reasons = reasons.collect::<Vec<_>>().join(", ");
         let why = if reasons.is_empty() { "it has no instances".to_owned() } else { reasons };
-        Error::unavailable(format!("no instance of `{name}` can take the call: {why}"))
-            .retry_after(self.route.config.health.fast_interval)
+        Error::unavailable(format!("no instance of `{name}` can take the call: {why}")).at(Phase::NotSent)
     }
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
+/// Whether the call may have been executed without an answer.
+fn is_lost(failure: Failure) -> bool {
+    matches!(failure.phase, Phase::MaybeExecuted | Phase::Committed)
 }
+
+#[cfg(test)]
+#[path = "call_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "faults_tests.rs"]
+mod faults_tests;
+
+#[cfg(test)]
+#[path = "preference_tests.rs"]
+mod preference_tests;

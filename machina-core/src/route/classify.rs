@@ -3,6 +3,7 @@
 //! The rule in one sentence: a call that may have been executed is repeated only
 //! if the operator trusts that repeating it is harmless, or the caller said so.
 
+use super::breaker::CallEvidence;
 use crate::error::{Error, ErrorKind, Phase};
 
 /// How an attempt failed, as far as repeating it is concerned.
@@ -31,6 +32,26 @@ impl Failure {
             wants_credentials: matches!(error.context().upstream_status, Some(401 | 403)),
             stale_session,
         }
+    }
+}
+
+/// What a failed attempt says about its instance; `None` when it says nothing.
+/// An answer is an answer, also that the arguments are wrong; but an instance that
+/// says it is broken is believed.
+pub(crate) fn evidence(failure: Failure, error: &Error) -> Option<CallEvidence> {
+    const INTERNAL_ERROR: i64 = -32603;
+    let context = error.context();
+    let broken =
+        context.upstream_code == Some(INTERNAL_ERROR) || context.upstream_status.is_some_and(|status| status >= 500);
+    match (failure.phase, failure.kind) {
+        (Phase::Answered, _) if broken => Some(CallEvidence::Failure),
+        (Phase::Answered, _) => Some(CallEvidence::Success),
+        (Phase::Refused, ErrorKind::Overloaded) => Some(CallEvidence::Limited),
+        // It may merely have been away for a moment; the next attempt shows it.
+        (Phase::NotSent | Phase::Refused, _) if failure.stale_session => None,
+        // It is on our side: a process that may not be started yet, a registry that closes.
+        (Phase::NotSent, ErrorKind::Unavailable | ErrorKind::Unsupported | ErrorKind::Internal) => None,
+        _ => Some(CallEvidence::Failure),
     }
 }
 
@@ -94,6 +115,29 @@ mod tests {
         for (failure, any, safe) in rows {
             assert_eq!(decide(failure, false), any, "{failure:?}");
             assert_eq!(decide(failure, true), safe, "{failure:?}, safe");
+        }
+    }
+
+    #[test]
+    fn what_a_failure_says_about_the_instance() {
+        let answered = |code: i64| Error::rejected("x").at(Phase::Answered).with(|c| c.upstream_code = Some(code));
+        let status = |status, error: Error| error.with(|context| context.upstream_status = Some(status));
+        let rows = [
+            (answered(-32602), false, Some(CallEvidence::Success)),
+            (answered(-32000), false, Some(CallEvidence::Success)),
+            (answered(-32603), false, Some(CallEvidence::Failure)),
+            (status(500, Error::rejected("x").at(Phase::Answered)), false, Some(CallEvidence::Failure)),
+            (Error::overloaded("x").at(Phase::Refused), false, Some(CallEvidence::Limited)),
+            (status(401, Error::rejected("x").at(Phase::Refused)), false, Some(CallEvidence::Failure)),
+            (Error::rejected("no such session").at(Phase::Refused), true, None),
+            (Error::unreachable("x").at(Phase::NotSent), true, None),
+            (Error::unreachable("x").at(Phase::NotSent), false, Some(CallEvidence::Failure)),
+            (Error::unavailable("x").at(Phase::NotSent), false, None),
+            (Error::lost("x").at(Phase::MaybeExecuted), false, Some(CallEvidence::Failure)),
+            (Error::timeout("x").at(Phase::MaybeExecuted), false, Some(CallEvidence::Failure)),
+        ];
+        for (error, stale, expected) in rows {
+            assert_eq!(evidence(Failure::of(&error, false, stale), &error), expected, "{error:?}");
         }
     }
 

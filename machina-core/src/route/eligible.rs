@@ -1,16 +1,22 @@
-//! Which instances may take a call, and why the others may not: the same
-//! answer for [`call`](super::call) and for `explain`.
+//! Which instances may take a call: the same answer for [`call`](super::call) and
+//! for [`explain`](super::explain). Reads only, without a lock; picks nothing.
+//!
+//! The rule: balance over those that are up, nearby ones first. When too few are,
+//! balance over all that are not certainly down (panic), because then the fault may
+//! well be elsewhere. Never give up while one is left that is not certainly down.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use tokio::time::Instant;
 
-use super::balance::{CallKey, Candidate};
-use crate::config::RoutingConfig;
-use crate::health::{HealthState, ReasonCode};
-use crate::model::{AdminState, BalancerKind, Instance, InstanceId, ServiceName};
+use super::balance::Candidate;
+use super::breaker::BreakerState;
+use crate::config::Config;
+use crate::health::{Health, HealthState, ReasonCode};
+use crate::model::{AdminState, Endpoint, Instance};
 use crate::view::{InstanceView, ServiceView};
 
-/// How good a candidate an instance is. Only those with the best standing are
-/// balanced over; a worse one is used when there is no better.
+/// What is known of an instance, as far as calls are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -28,108 +34,254 @@ pub enum Standing {
     Excluded,
 }
 
-/// One instance, seen as a candidate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Candidacy {
-    /// The instance.
-    pub instance: InstanceId,
-    /// Where it runs.
-    pub location: String,
-    /// Its standing.
-    pub standing: Standing,
-    /// Why it has that standing.
-    pub reason: String,
-    /// Its health.
-    pub health: HealthState,
-    /// The expected cost of giving it the call; lower is better.
-    pub cost: f64,
-    /// Its expected latency in milliseconds.
-    pub latency_ms: f64,
-    /// Calls it is working on.
-    pub in_flight: u32,
-    /// Its weight.
-    pub weight: u32,
-    /// Whether it would be picked now.
-    pub picked: bool,
+/// How good a candidate an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// It is up, and its calls succeed.
+    Eligible,
+    /// It is not certainly down.
+    Dubious,
+    /// It asked to be left alone for a while.
+    Held,
+    /// It is certainly down.
+    Down,
+    /// It may not be used.
+    Excluded,
 }
 
-/// Why a call would go where it would go.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How far away an instance is from this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Explanation {
-    /// The service.
-    pub service: ServiceName,
-    /// The tool, where one was named.
-    pub tool: Option<String>,
-    /// What the operator said about the service.
-    pub admin_state: AdminState,
-    /// Why, where that was said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub admin_reason: Option<String>,
-    /// The balancer in use.
-    pub balancer: BalancerKind,
-    /// Whether a call of the tool may be repeated when its outcome is unknown,
-    /// and why.
-    pub repeatable: bool,
-    /// How that was decided.
-    pub repeatable_reason: String,
-    /// Every instance.
-    pub candidates: Vec<Candidacy>,
+#[serde(rename_all = "snake_case")]
+pub enum Locality {
+    /// In the same zone.
+    Zone,
+    /// In the same region.
+    Region,
+    /// Elsewhere, or nobody said where either of them is.
+    #[default]
+    Anywhere,
 }
 
-/// The standing of an instance for calls of `tool`, and why.
+/// One instance as it is found at a moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) rank: Rank,
+    pub(super) locality: Locality,
+    pub(super) candidate: Candidate,
+    /// It works on as many calls as it may.
+    pub(super) is_full: bool,
+    /// A call would be the one that its breaker waits for.
+    pub(super) is_trial: bool,
+    /// Its breaker wants a probe.
+    pub(super) wants_probe: bool,
+}
+
+/// The instances of a service at a moment.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    pub(super) found: SmallVec<[Found; 8]>,
+    /// Too few are eligible: all are used that are not certainly down.
+    pub(super) is_panic: bool,
+    /// From how far away they are used.
+    pub(super) reach: Locality,
+}
+
+/// Who may take a call now.
+#[derive(Debug)]
+pub(super) enum Selection {
+    /// These, all of the same rank or, in panic, of ranks that count alike.
+    Candidates(SmallVec<[Candidate; 8]>),
+    /// None has room.
+    Full,
+    /// There is none.
+    None,
+}
+
+/// Where one looks from.
+pub(super) struct Onlooking<'a> {
+    pub(super) view: &'a ServiceView,
+    pub(super) config: &'a Config,
+    pub(super) tool: Option<&'a str>,
+    pub(super) now: Instant,
+    /// Whether the health is asked for anew: the view may be old.
+    pub(super) afresh: bool,
+}
+
+impl Onlooking<'_> {
+    pub(super) fn survey(&self) -> Survey {
+        let mut survey = Survey::default();
+        let found = self.view.instances().enumerate().map(|(index, (instance, seen))| self.find(index, instance, seen));
+        survey.found.extend(found);
+        survey.judge(self.view.routing.panic_percentage, self.view.routing.locality_percentage);
+        survey
+    }
+
+    /// One instance as it is now.
+    pub(super) fn find(&self, index: usize, instance: &Instance, seen: &InstanceView) -> Found {
+        let (parameters, cell) = (&self.view.routing, &seen.cell.routing);
+        let health = self.afresh.then(|| seen.cell.health());
+        let health = health.as_deref().unwrap_or(&seen.health);
+        let standing = standing(self.view, index, instance, health, self.tool);
+        let breaker = cell.breaker(self.now);
+        let in_flight = cell.in_flight();
+        let latency = cell.latency(self.now, parameters);
+        let doubt = parameters.failure_penalty.as_secs_f64();
+        // In panic, those that are up are still the better choice.
+        let (rank, least) = match standing {
+            Standing::Up if !breaker.admits => (Rank::Dubious, 2.0 * doubt),
+            Standing::Up => (Rank::Eligible, 0.0),
+            Standing::Uncertain if health.state == HealthState::Recovering => (Rank::Dubious, 0.0),
+            Standing::Uncertain => (Rank::Dubious, doubt),
+            Standing::Failing => (Rank::Dubious, 2.0 * doubt),
+            Standing::Down => (Rank::Down, 0.0),
+            Standing::Excluded => (Rank::Excluded, 0.0),
+        };
+        let held = rank <= Rank::Dubious && !cell.held_for(self.now).is_zero();
+        Found {
+            rank: if held { Rank::Held } else { rank },
+            locality: self.locality(instance),
+            candidate: Candidate {
+                index,
+                latency: latency.max(least),
+                in_flight,
+                weight: instance.weight,
+                share: seen.share(),
+            },
+            is_full: in_flight >= in_flight_max(self.view, self.config, instance),
+            is_trial: standing == Standing::Up && breaker.is_trial,
+            wants_probe: breaker.is_due,
+        }
+    }
+
+    fn locality(&self, instance: &Instance) -> Locality {
+        let here = &self.config.routing;
+        match (
+            here.region.is_some() && here.region == instance.region,
+            here.zone.is_some() && here.zone == instance.zone,
+        ) {
+            (true, true) => Locality::Zone,
+            (true, false) => Locality::Region,
+            (false, _) => Locality::Anywhere,
+        }
+    }
+}
+
+impl Survey {
+    fn judge(&mut self, panic_percentage: u32, locality_percentage: u32) {
+        let share = |within: Locality, percentage: u32| {
+            let there = self.found.iter().filter(|found| found.rank != Rank::Excluded && found.locality <= within);
+            let (all, eligible) = there
+                .fold((0, 0), |(all, eligible), found| (all + 1, eligible + u32::from(found.rank == Rank::Eligible)));
+            all > 0 && eligible * 100 >= all * percentage && eligible > 0
+        };
+        let is_panic = !share(Locality::Anywhere, panic_percentage);
+        let near = [Locality::Zone, Locality::Region].into_iter().find(|within| share(*within, locality_percentage));
+        (self.is_panic, self.reach) = (is_panic, near.filter(|_| !is_panic).unwrap_or_default());
+    }
+
+    /// How late an instance is used: in the first place, or when there is nobody
+    /// with room in the places before. `None` when it never is.
+    fn place(&self, found: &Found) -> Option<u8> {
+        match found.rank {
+            Rank::Eligible if found.locality <= self.reach => Some(0),
+            Rank::Eligible => Some(1),
+            Rank::Dubious if self.is_panic => Some(0),
+            Rank::Dubious => Some(2),
+            Rank::Held => Some(3),
+            Rank::Down => Some(4),
+            Rank::Excluded => None,
+        }
+    }
+
+    /// Those that may take the call now, of the ones that `allowed` admits.
+    pub(super) fn select(&self, allowed: impl Fn(usize) -> bool) -> Selection {
+        let places = || {
+            let allowed = self.found.iter().filter(|found| allowed(found.candidate.index));
+            allowed.filter_map(|found| Some((self.place(found)?, found)))
+        };
+        let first = |full: bool| places().filter(|(_, found)| found.is_full == full).map(|(place, _)| place).min();
+        match (first(false), first(true)) {
+            (None, None) => Selection::None,
+            (None, Some(_)) => Selection::Full,
+            // Too much to do is no reason to use those that are not well.
+            (Some(free), Some(full)) if full < free && free > 1 => Selection::Full,
+            (Some(free), _) => {
+                let best = places().filter(|(place, found)| *place == free && !found.is_full);
+                Selection::Candidates(best.map(|(_, found)| found.candidate).collect())
+            }
+        }
+    }
+}
+
+/// How many calls an instance works on at once.
+pub(super) fn in_flight_max(view: &ServiceView, config: &Config, instance: &Instance) -> u32 {
+    let stdio = matches!(instance.endpoint, Endpoint::Stdio(_));
+    config.routing.in_flight_max(&view.service().spec.routing_policy, stdio)
+}
+
+/// The standing of an instance for calls of `tool`.
 pub(super) fn standing(
     view: &ServiceView,
     index: usize,
     instance: &Instance,
-    seen: &InstanceView,
+    health: &Health,
     tool: Option<&str>,
-) -> (Standing, String) {
-    let spec = &view.service().spec;
-    for (what, state, reason) in
-        [("service", spec.admin_state, &spec.admin_reason), ("instance", instance.admin_state, &instance.admin_reason)]
-    {
-        if !state.admits_calls() {
-            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            return (Standing::Excluded, format!("the {what} is {}{why}", state.as_str()));
-        }
+) -> Standing {
+    let admitted = view.service().spec.admin_state.admits_calls() && instance.admin_state.admits_calls();
+    if !admitted || tool.is_some_and(|tool| !view.may_offer(index, tool)) {
+        return Standing::Excluded;
     }
-    if let Some(tool) = tool.filter(|tool| !view.may_offer(index, tool)) {
-        return (Standing::Excluded, format!("does not offer `{tool}`"));
-    }
-    let health = &seen.health;
-    let why = || match health.reason.message.as_str() {
-        "" => health.state.as_str().to_owned(),
-        message => format!("{}: {message}", health.state.as_str()),
-    };
-    let standing = match health.state {
+    match health.state {
         HealthState::Healthy | HealthState::Suspect => Standing::Up,
         HealthState::Unknown | HealthState::Starting | HealthState::Recovering => Standing::Uncertain,
         HealthState::Unhealthy if health.reason.code == ReasonCode::Down => Standing::Down,
         HealthState::Unhealthy => Standing::Failing,
+        HealthState::CrashLoop => Standing::Down,
         HealthState::Expired => Standing::Excluded,
+    }
+}
+
+/// Why an instance has the standing that it has.
+pub(super) fn reason(
+    view: &ServiceView,
+    index: usize,
+    instance: &Instance,
+    health: &Health,
+    tool: Option<&str>,
+) -> String {
+    let spec = &view.service().spec;
+    let said = |what: &str, state: AdminState, reason: &Option<String>| {
+        let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("the {what} is {}{why}", state.as_str())
     };
-    (standing, why())
+    if !spec.admin_state.admits_calls() {
+        return said("service", spec.admin_state, &spec.admin_reason);
+    }
+    if !instance.admin_state.admits_calls() {
+        return said("instance", instance.admin_state, &instance.admin_reason);
+    }
+    if let Some(tool) = tool.filter(|tool| !view.may_offer(index, tool)) {
+        return format!("does not offer `{tool}`");
+    }
+    match health.reason.message.as_str() {
+        "" => health.state.as_str().to_owned(),
+        message => format!("{}: {message}", health.state.as_str()),
+    }
 }
 
-/// The candidates with the best standing among those that `allowed` admits.
-pub(super) fn best(view: &ServiceView, tool: Option<&str>, allowed: impl Fn(InstanceId) -> bool) -> Vec<Candidate> {
-    let standings = view.instances().enumerate().filter(|(_, (instance, _))| allowed(instance.id)).map(
-        |(index, (instance, seen))| (standing(view, index, instance, seen, tool).0, candidate(index, instance, seen)),
-    );
-    let standings: Vec<(Standing, Candidate)> = standings.filter(|(s, _)| *s != Standing::Excluded).collect();
-    let best = standings.iter().map(|(standing, _)| *standing).min();
-    standings.into_iter().filter(|(standing, _)| Some(*standing) == best).map(|(_, candidate)| candidate).collect()
-}
-
-fn candidate(index: usize, instance: &Instance, seen: &InstanceView) -> Candidate {
-    Candidate { index, latency: seen.cell.latency(), in_flight: seen.cell.in_flight(), weight: instance.weight }
+/// What is to be said of the breaker of an instance that it does not admit.
+pub(super) fn ejected(state: BreakerState) -> Option<&'static str> {
+    match state {
+        BreakerState::Healthy => None,
+        BreakerState::Ejected => Some("too many of its calls failed"),
+        BreakerState::Probation => Some("on probation after too many of its calls failed"),
+    }
 }
 
 /// Whether repeating a call of `tool` is harmless as far as the operator says,
 /// and how that was decided.
-pub(super) fn repeatable(view: &ServiceView, tool: &str, config: &RoutingConfig) -> (bool, &'static str) {
+pub(super) fn repeatable(view: &ServiceView, tool: &str) -> (bool, &'static str) {
     let policy = &view.service().spec.routing_policy;
     if policy.idempotent_tools.iter().any(|name| name == tool) {
         return (true, "the operator lists it in routing_policy.idempotent_tools");
@@ -138,44 +290,13 @@ pub(super) fn repeatable(view: &ServiceView, tool: &str, config: &RoutingConfig)
         return (false, "its definition is not known");
     };
     let hints = offered.tool.hints();
-    match (hints.read_only || hints.idempotent, policy.trust_annotations || config.trust_annotations) {
+    match (hints.read_only || hints.idempotent, view.routing.trust_annotations) {
         (true, true) => (true, "the server's annotations say so and the operator trusts them"),
         (true, false) => (false, "the server's annotations say so, but routing_policy.trust_annotations is off"),
         (false, _) => (false, "nothing says that repeating it is harmless"),
     }
 }
 
-/// Why a call of `tool` would go where it would go.
-pub(crate) fn explain(view: &ServiceView, tool: Option<&str>, key: CallKey, config: &RoutingConfig) -> Explanation {
-    let spec = &view.service().spec;
-    let balancer = spec.routing_policy.balancer.unwrap_or(config.balancer);
-    let candidates = best(view, tool, |_| true);
-    let picked = (!candidates.is_empty()).then(|| candidates[balancer.balancer().pick(key, &candidates)].index);
-    let (repeatable, reason) = tool.map_or((false, "no tool was named"), |tool| repeatable(view, tool, config));
-    let candidacies = view.instances().enumerate().map(|(index, (instance, seen))| {
-        let (standing, reason) = standing(view, index, instance, seen, tool);
-        let candidate = candidate(index, instance, seen);
-        Candidacy {
-            instance: instance.id,
-            location: instance.endpoint.location(),
-            standing,
-            reason,
-            health: seen.health.state,
-            cost: candidate.cost(),
-            latency_ms: candidate.latency * 1000.0,
-            in_flight: candidate.in_flight,
-            weight: candidate.weight,
-            picked: picked == Some(index),
-        }
-    });
-    Explanation {
-        service: spec.name.clone(),
-        tool: tool.map(str::to_owned),
-        admin_state: spec.admin_state,
-        admin_reason: spec.admin_reason.clone(),
-        balancer,
-        repeatable,
-        repeatable_reason: reason.to_owned(),
-        candidates: candidacies.collect(),
-    }
-}
+#[cfg(test)]
+#[path = "eligible_tests.rs"]
+mod tests;

@@ -21,6 +21,10 @@ pub struct CallOptions {
     /// Says that the caller may repeat the call: it is then repeated even if
     /// its outcome is unknown.
     pub idempotency_key: Option<String>,
+    /// What the call belongs to, such as a session or a task: calls with the same
+    /// key go to the same instance while that is up. The argument that the service
+    /// names for this (`routing_policy.affinity_argument`) counts first.
+    pub affinity_key: Option<String>,
     /// Fires when the caller has lost interest.
     pub cancelled: CancellationToken,
     /// Who is told about progress.
@@ -44,9 +48,11 @@ impl CallOptions {
             problems.push(Problem { field: "timeout_ms".to_owned(), detail });
         }
         let fits = |key: &String| (1..=KEY_MAX).contains(&key.len()) && !key.chars().any(char::is_control);
-        if !self.idempotency_key.as_ref().is_none_or(fits) {
-            let detail = format!("must have 1 to {KEY_MAX} bytes, and no control characters");
-            problems.push(Problem { field: "idempotency_key".to_owned(), detail });
+        for (field, key) in [("idempotency_key", &self.idempotency_key), ("affinity_key", &self.affinity_key)] {
+            if !key.as_ref().is_none_or(fits) {
+                let detail = format!("must have 1 to {KEY_MAX} bytes, and no control characters");
+                problems.push(Problem { field: field.to_owned(), detail });
+            }
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
     }
@@ -57,6 +63,7 @@ impl std::fmt::Debug for CallOptions {
         f.debug_struct("CallOptions")
             .field("timeout", &self.timeout)
             .field("idempotency_key", &self.idempotency_key.is_some())
+            .field("affinity_key", &self.affinity_key.is_some())
             .field("progress", &self.progress.is_some())
             .field("log", &self.log.is_some())
             .finish_non_exhaustive()
@@ -72,6 +79,7 @@ mod tests {
         let options = |timeout, key: &str| CallOptions {
             timeout: Some(timeout),
             idempotency_key: Some(key.to_owned()),
+            affinity_key: Some(key.to_owned()),
             ..CallOptions::default()
         };
         options(TIMEOUT_MAX, &"k".repeat(KEY_MAX)).validate().unwrap();
@@ -79,7 +87,7 @@ mod tests {
         for (timeout, key) in [(Duration::ZERO, ""), (Duration::MAX, "a\nb"), (TIMEOUT_MAX * 2, &long)] {
             let error = options(timeout, key).validate().unwrap_err();
             let fields: Vec<_> = error.context().problems.iter().map(|problem| problem.field.as_str()).collect();
-            assert_eq!(fields, ["timeout_ms", "idempotency_key"]);
+            assert_eq!(fields, ["timeout_ms", "idempotency_key", "affinity_key"]);
         }
     }
 }

@@ -3,11 +3,13 @@
 //! was asked for: Machina tells instances that it can neither ask a person nor
 //! follow a task, so one that does not care breaks the protocol.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::affinity::key_of;
 use super::eligible::repeatable;
-use crate::config::RoutingConfig;
 use crate::connect::{CallContext, Session};
 use crate::error::{Error, Outcome, Phase, Result};
 use crate::model::{ToolCall, ToolResult};
@@ -22,7 +24,10 @@ pub(crate) trait Outbound: Sync {
     fn tool(&self) -> Option<&str>;
 
     /// Whether it does no harm twice.
-    fn is_repeatable(&self, view: &ServiceView, config: &RoutingConfig) -> bool;
+    fn is_repeatable(&self, view: &ServiceView) -> bool;
+
+    /// The value of the argument `name` as a key, where it has one.
+    fn argument_key(&self, name: &str) -> Option<Cow<'_, str>>;
 
     /// Sends it once.
     fn send(&self, session: &dyn Session, context: &CallContext) -> impl Future<Output = Result<Self::Answer>> + Send;
@@ -35,8 +40,12 @@ impl Outbound for ToolCall {
         Some(self.tool.as_str())
     }
 
-    fn is_repeatable(&self, view: &ServiceView, config: &RoutingConfig) -> bool {
-        repeatable(view, self.tool.as_str(), config).0
+    fn is_repeatable(&self, view: &ServiceView) -> bool {
+        repeatable(view, self.tool.as_str()).0
+    }
+
+    fn argument_key(&self, name: &str) -> Option<Cow<'_, str>> {
+        key_of(&self.arguments, name)
     }
 
     async fn send(&self, session: &dyn Session, context: &CallContext) -> Result<ToolResult> {
@@ -77,8 +86,12 @@ impl Outbound for UpstreamRequest {
         None
     }
 
-    fn is_repeatable(&self, _: &ServiceView, _: &RoutingConfig) -> bool {
+    fn is_repeatable(&self, _: &ServiceView) -> bool {
         true
+    }
+
+    fn argument_key(&self, _: &str) -> Option<Cow<'_, str>> {
+        None
     }
 
     async fn send(&self, session: &dyn Session, context: &CallContext) -> Result<Self::Answer> {

@@ -1,9 +1,11 @@
 //! What is told of a call that was answered: the answer, and how it was come by.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::{Error, ErrorKind, Outcome, Phase, Result};
 use crate::model::{InstanceId, ToolResult};
 
 /// One attempt of a call.
@@ -18,6 +20,34 @@ pub struct Attempt {
     pub error: Option<ErrorKind>,
     /// How far it had come when it failed.
     pub phase: Option<Phase>,
+    /// What is known about its effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// It was sent because another one was slow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hedge: bool,
+    /// It was given up because another one was faster, or the caller went away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
+}
+
+impl Attempt {
+    /// An attempt that ended well, or as `error` says, after `duration`.
+    pub(super) fn ended(instance: InstanceId, duration: Duration, error: Option<&Error>) -> Self {
+        let phase = error.and_then(|error| error.context().phase);
+        Self {
+            instance,
+            duration_ms: duration.as_secs_f64() * 1000.0,
+            error: error.map(Error::kind),
+            phase,
+            outcome: match error {
+                None => Some(Outcome::Executed),
+                Some(error) => error.context().outcome.or(phase.map(Phase::outcome)),
+            },
+            hedge: false,
+            abandoned: false,
+        }
+    }
 }
 
 /// An answer, and how it was come by.
@@ -80,13 +110,9 @@ mod tests {
 
     fn report(result: Value) -> CallReport {
         let instance = InstanceId::generate();
-        let failed = Attempt {
-            instance: InstanceId::generate(),
-            duration_ms: 0.5,
-            error: Some(ErrorKind::Unreachable),
-            phase: Some(Phase::NotSent),
-        };
-        let answered = Attempt { instance, duration_ms: 2.0, error: None, phase: None };
+        let refused = Error::unreachable("x").at(Phase::NotSent);
+        let failed = Attempt::ended(InstanceId::generate(), Duration::from_micros(500), Some(&refused));
+        let answered = Attempt { hedge: true, ..Attempt::ended(instance, Duration::from_millis(2), None) };
         let result = ToolResult(result.as_object().cloned().unwrap());
         CallReport { result, instance, attempts: vec![failed, answered], duration_ms: 2.75 }
     }

@@ -4,7 +4,8 @@
 pub mod registry_suite;
 pub mod replies_suite;
 mod sim;
+pub mod simulation;
 pub mod store_suite;
 mod watch_suite;
 
-pub use sim::{Behaviour, SimConnector, add_tool, echo_tool};
+pub use sim::{Behaviour, Contact, Deed, Ending, Onlooker, SimConnector, add_tool, echo_tool};

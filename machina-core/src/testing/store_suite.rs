@@ -9,7 +9,7 @@ mod groups;
 use std::sync::Arc;
 
 use self::fixtures::{
-    audit, call, definitions, delete, full_service, name, put, put_definitions, sample, service, time, transition,
+    alert, audit, call, definitions, delete, full_service, name, put, put_definitions, rollup, sample, service, time, transition,
     with_instances,
 };
 pub use self::groups::{
@@ -335,7 +335,7 @@ pub async fn journal_reads_newest_first(journal: &dyn Journal) {
 /// By kind, service, instance and time.
 pub async fn journal_filters(journal: &dyn Journal) {
     let (i, j) = (InstanceId::generate(), InstanceId::generate());
-    for make in [transition, sample, call, audit] {
+    for make in [transition, sample, rollup, call, alert, audit] {
         let entry =
             |second, service: Option<&str>, instance| Entry { service: service.map(name), instance, ..make(second) };
         let written = [
@@ -361,7 +361,7 @@ pub async fn journal_filters(journal: &dyn Journal) {
 /// By age and by number, one kind at a time.
 pub async fn journal_trims(journal: &dyn Journal) {
     let (i, j) = (InstanceId::generate(), InstanceId::generate());
-    for make in [transition, sample, call, audit] {
+    for make in [transition, sample, rollup, call, alert, audit] {
         let entry = |second, instance| Entry { instance: Some(instance), ..make(second) };
         let written: Vec<Entry> = (0..6).map(|second| entry(second, i)).chain([entry(6, j), entry(7, j)]).collect();
         append(journal, &written).await;
@@ -375,15 +375,11 @@ pub async fn journal_trims(journal: &dyn Journal) {
         assert_eq!(left().await, [7, 6, 5, 4, 3, 2, 1, 0].map(time), "{kind:?} before");
         assert_eq!(trim(2, 100).await.expect("the journal is trimmed"), 2);
         assert_eq!(left().await, [7, 6, 5, 4, 3, 2].map(time), "{kind:?} by age");
-        assert_eq!(trim(0, 3).await.expect("the journal is trimmed"), if per_instance(*kind) { 1 } else { 3 });
-        let expected: &[i64] = if per_instance(*kind) { &[7, 6, 5, 4, 3] } else { &[7, 6, 5] };
+        assert_eq!(trim(0, 3).await.expect("the journal is trimmed"), if kind.is_per_instance() { 1 } else { 3 });
+        let expected: &[i64] = if kind.is_per_instance() { &[7, 6, 5, 4, 3] } else { &[7, 6, 5] };
         assert_eq!(left().await, expected.iter().copied().map(time).collect::<Vec<_>>(), "{kind:?} by number");
         assert_eq!(trim(0, 3).await.expect("the journal is trimmed"), 0);
     }
-}
-
-const fn per_instance(kind: EntryKind) -> bool {
-    matches!(kind, EntryKind::Transition | EntryKind::Sample)
 }
 
 /// Entries of a [`Batch`] are there exactly if it was committed.

@@ -1,6 +1,7 @@
 //! A registry in another process, behind the same traits as one in this one.
 //! Holds no state and no rule: every answer, and every error, is the server's.
 
+mod alerts;
 mod events;
 mod exchange;
 mod frames;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
-use machina_core::{CallOptions, CallReport, Error, Explanation, Result, Router, Scoped, ToolCall, ToolName};
-use serde::Deserialize;
+use machina_core::{CallOptions, CallReport, Error, Explanation, Result, Router, Scoped, ToolCall, ToolName, ToolResult};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
@@ -51,7 +51,8 @@ pub(super) async fn call(
     let (service, keyed) = (named(&caller, &service)?, keyed.with_or_in(&body.0));
     let Named { tool, arguments, timeout_ms, idempotency_key } = body.typed()?;
     let options = options(timeout_ms, idempotency_key, &headers)?;
-    answered(app, caller, ToolCall { service, tool, arguments }, options, keyed).await
+    let call = ToolCall { service, tool, arguments };
+    answered(app, caller, call, options, keyed, annotated).await
 }
 
 pub(super) async fn call_tool(
@@ -68,23 +69,31 @@ pub(super) async fn call_tool(
     let keyed = keyed.with_or_in(&body.0);
     let Unnamed { arguments, timeout_ms, idempotency_key } = body.typed()?;
     let options = options(timeout_ms, idempotency_key, &headers)?;
-    answered(app, caller, ToolCall { service, tool, arguments }, options, keyed).await
+    let call = ToolCall { service, tool, arguments };
+    answered(app, caller, call, options, keyed, annotated).await
 }
 
-/// Carries the call; where it has a key, once.
-async fn answered(
+/// Carries the call, where it has a key only once, and answers with what `shown`
+/// makes of its outcome.
+pub(super) async fn answered<T: Serialize>(
     app: App,
     caller: Scoped,
     call: ToolCall,
     options: CallOptions,
     keyed: Keyed,
+    shown: impl FnOnce(Result<CallReport>) -> Result<T> + Send + 'static,
 ) -> Result<Response, Failure> {
     let registry = caller.clone();
     let work = async move {
-        let report = carry(&app, registry, call, options).await;
-        report.map(|report| axum::Json(report.annotated()).into_response()).map_err(Failure::of(Part::Record))
+        let shown = shown(carry(&app, registry, call, options).await);
+        shown.map(|shown| axum::Json(shown).into_response()).map_err(Failure::of(Part::Record))
     };
     keyed.once(&caller, work).await
+}
+
+/// The result of MCP, with `_meta` saying how it was come by.
+fn annotated(outcome: Result<CallReport>) -> Result<ToolResult> {
+    outcome.map(CallReport::annotated)
 }
 
 pub(super) async fn explain(
@@ -113,7 +122,7 @@ pub(super) fn options(
 /// Carries the call. If the client goes away, this future is dropped and the call
 /// cancelled: a task then sees to it that the instance is told and the journal
 /// written.
-pub(super) async fn carry(app: &App, caller: Scoped, call: ToolCall, options: CallOptions) -> Result<CallReport> {
+async fn carry(app: &App, caller: Scoped, call: ToolCall, options: CallOptions) -> Result<CallReport> {
     let _cancelled_on_drop = options.cancelled.clone().drop_guard();
     let (answer, answered) = oneshot::channel();
     let carried = async move { drop(answer.send(caller.call(&call, &options).await)) };

@@ -14,7 +14,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::response::Response;
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use http::HeaderMap;
-use machina_core::{Error, Event, EventKind, EventStream, Next, Revision, Scoped, ServiceHealth};
+use machina_core::{Error, Event, EventStream, Next, Revision, Scoped, ServiceHealth};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -226,7 +226,7 @@ impl Teller {
 
 impl Channel {
     fn tells(self, event: &Event) -> bool {
-        matches!(event.kind, EventKind::HealthChanged { .. }) == (self == Self::Health)
+        event.kind.is_of_health() == (self == Self::Health)
     }
 }
 

@@ -12,7 +12,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::answer::REQUEST_ID;
 use super::once::{KEY, REPLAYED};
-use super::services::REVISION;
+use super::written::REVISION;
 
 /// How long a browser need not ask again.
 const MAX_AGE: Duration = Duration::from_secs(600);

@@ -8,7 +8,7 @@ use machina_core::Query;
 
 use super::extract::{Caller, Parameters};
 use super::failure::{Failure, Part};
-use super::services::paged;
+use super::written::paged;
 
 pub(super) async fn discover(
     Caller(caller): Caller,

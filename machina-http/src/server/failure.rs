@@ -54,6 +54,11 @@ impl Part {
     pub(super) const fn of_body(expected: Option<Revision>) -> Self {
         if expected.is_some() { Self::Revision } else { Self::Record }
     }
+
+    /// A removal that is to be done if the service is at this revision.
+    pub(super) const fn of_removal(expected: Option<Revision>) -> Self {
+        if expected.is_some() { Self::Revision } else { Self::Request }
+    }
 }
 
 impl Failure {

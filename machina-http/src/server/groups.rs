@@ -1,16 +1,16 @@
 //! `/groups`: to list, make, read, replace and remove named selections of tools.
 
 use axum::extract::OriginalUri;
-use axum::response::{IntoResponse, Response};
-use http::header::{IF_MATCH, LOCATION};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use machina_core::{Error, ErrorKind, GroupReport, GroupSpec, Page, Registry, Revision};
+use axum::response::Response;
+use http::HeaderMap;
+use http::header::IF_MATCH;
+use machina_core::{Error, ErrorKind, GroupReport, GroupSpec, Page, Registry};
 use serde_json::Value;
 
 use super::extract::{Caller, InPath, Json, Parameters, expected_revision};
 use super::failure::{Failure, Part};
 use super::once::Keyed;
-use super::services::{REVISION, header_value, tagged};
+use super::written::{created, gone, tagged};
 
 pub(super) async fn list(
     Caller(caller): Caller,
@@ -87,9 +87,8 @@ pub(super) async fn delete(
 ) -> Result<Response, Failure> {
     parameters.none()?;
     let expected = expected_revision(&headers)?;
-    let part = if expected.is_some() { Part::Revision } else { Part::Request };
-    let Revision(revision) = Registry::remove_group(&caller, &name, expected).await.map_err(Failure::of(part))?;
-    Ok((StatusCode::NO_CONTENT, [(REVISION, HeaderValue::from(revision))]).into_response())
+    let removed = Registry::remove_group(&caller, &name, expected).await;
+    Ok(gone(removed.map_err(Failure::of(Part::of_removal(expected)))?))
 }
 
 /// The record with the name in the path, which need not be repeated in it.
@@ -101,8 +100,5 @@ fn named(mut record: Value, name: &str) -> Value {
 }
 
 fn made(report: &GroupReport, location: &str) -> Result<Response, Failure> {
-    let mut response = tagged(&HeaderMap::new(), report.revision, report.revision, report)?;
-    *response.status_mut() = StatusCode::CREATED;
-    response.headers_mut().insert(LOCATION, header_value(location)?);
-    Ok(response)
+    created(tagged(&HeaderMap::new(), report.revision, report.revision, report)?, location)
 }

@@ -35,7 +35,7 @@ pub(super) async fn read(
 fn kind(parameters: &mut Named) -> Result<EntryKind, Failure> {
     let Some(word) = parameters.take("kind") else { return Ok(EntryKind::Transition) };
     serde_json::from_value(Value::String(word)).map_err(|_| {
-        let words = "transition, sample, call or audit";
+        let words = "transition, sample, call, alert or audit";
         Failure::of(Part::Parameters)(machina_core::Error::invalid_field("kind", format!("must be {words}")))
     })
 }

@@ -2,16 +2,16 @@
 //! places where a service runs.
 
 use axum::extract::OriginalUri;
-use axum::response::{IntoResponse, Response};
-use http::header::LOCATION;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use http::HeaderMap;
 use machina_core::{Error, InstanceId, Registry, Scoped, ServiceReport};
 use serde_json::{Value, json};
 
 use super::extract::{Caller, InPath, Json, MergePatch, Parameters, expected_revision};
 use super::failure::{Failure, Part};
 use super::once::Keyed;
-use super::services::{REVISION, changed, header_value, tagged};
+use super::services::changed;
+use super::written::{created, gone, tagged};
 
 pub(super) async fn list(
     Caller(caller): Caller,
@@ -50,11 +50,8 @@ pub(super) async fn create(
     let work = async move {
         let added = registry.add_instance(&service, &body.0, expected).await;
         let (applied, id) = added.map_err(Failure::of(Part::of_body(expected)))?;
-        let mut response = changed(&applied, |report| one(report, id))?;
-        *response.status_mut() = StatusCode::CREATED;
-        let location = header_value(&format!("{}/{id}", uri.path().trim_end_matches('/')))?;
-        response.headers_mut().insert(LOCATION, location);
-        Ok(response)
+        let location = format!("{}/{id}", uri.path().trim_end_matches('/'));
+        created(changed(&applied, |report| one(report, id))?, &location)
     };
     keyed.once(&caller, work).await
 }
@@ -81,9 +78,8 @@ pub(super) async fn delete(
 ) -> Result<Response, Failure> {
     parameters.none()?;
     let (id, expected) = (instance(&caller, &service, &id)?, expected_revision(&headers)?);
-    let part = if expected.is_some() { Part::Revision } else { Part::Request };
-    let gone = caller.remove_instance(&service, id, expected).await.map_err(Failure::of(part))?;
-    Ok((StatusCode::NO_CONTENT, [(REVISION, HeaderValue::from(gone.revision.0))]).into_response())
+    let applied = caller.remove_instance(&service, id, expected).await;
+    Ok(gone(applied.map_err(Failure::of(Part::of_removal(expected)))?.revision))
 }
 
 /// The instance that a path names. What is no identity names nothing.

@@ -1,6 +1,7 @@
 //! The REST API: authenticates, parses, calls one method of the facade, maps the
 //! result. Refuses to know anything about health, routing or permissions.
 
+mod alerts;
 mod answer;
 mod calls;
 mod channels;
@@ -32,6 +33,7 @@ mod sources;
 mod status;
 mod tools;
 mod turned_down;
+mod written;
 
 use std::sync::Arc;
 
@@ -144,12 +146,14 @@ fn resources() -> Router<App> {
         .route("/tools", get(tools::list))
         .route("/tools:find", post(tools::find))
         .route("/events", get(events::stream))
+        .route("/alerts", get(alerts::list))
         .route("/status", get(status::status))
 }
 
 /// Calls and probes have limits of their own, and may take longer than other requests.
 fn calls() -> Router<App> {
     Router::new()
+        .route("/alerts/test", post(alerts::test))
         .route("/services/{service}/checks", post(operate::check))
         .route("/services/{service}/call", post(calls::call))
         .route("/services/{service}/tools/{tool}/call", post(calls::call_tool))

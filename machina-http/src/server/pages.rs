@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use axum::body::Bytes;
-use http::HeaderValue;
-use machina_core::{Revision, Scoped, View};
+use machina_core::{Scoped, View};
 use tokio::time::Instant;
+
+use super::written::Written;
 
 /// How long a page is sent again.
 const KEPT: Duration = Duration::from_millis(100);
@@ -32,16 +32,6 @@ struct Kept {
     page: Written,
 }
 
-/// A page, ready to be sent.
-#[derive(Debug, Clone)]
-pub(super) struct Written {
-    pub(super) body: Bytes,
-    pub(super) etag: HeaderValue,
-    pub(super) revision: Revision,
-    /// The way to the next page.
-    pub(super) link: Option<HeaderValue>,
-}
-
 impl Pages {
     /// The page that those who see what `reader` does got at `uri` of `view`.
     pub(super) fn get(&self, reader: &Scoped, uri: &str, view: &Arc<View>) -> Option<Written> {
@@ -58,9 +48,7 @@ impl Pages {
         }
         let kept = Kept { view: Arc::downgrade(view), at: Instant::now(), page: page.clone() };
         let mut by_reader = self.by_reader.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_reader.len() >= PAGES_MAX {
-            by_reader.retain(|_, kept| kept.at.elapsed() < KEPT);
-        }
+        by_reader.retain(|_, kept| kept.at.elapsed() < KEPT);
         if by_reader.len() < PAGES_MAX {
             by_reader.insert((reader.principal().tenant.clone(), uri.to_owned()), kept);
         }

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod egress;
 mod foreign;
 mod mcp;
 mod registry;
 mod server;
 mod settings;
 mod store;
+mod upstream;
 mod world;

@@ -75,7 +75,7 @@ async fn the_namespace_is_a_setting() {
 
 #[tokio::test]
 async fn a_store_follows_another_machina() {
-    let (theirs, ours) = (World::new(), World::new());
+    let (theirs, ours) = (World::reaching_loopback(), World::reaching_loopback());
     let served = there(&theirs).await;
     let from = served.url.as_str();
     let sync = async |args: &[&str]| ours.on_store(&[&["registry", "sync", from], args].concat()).await;
@@ -114,7 +114,7 @@ async fn a_store_follows_another_machina() {
 
 #[tokio::test]
 async fn a_running_server_takes_addresses_and_refuses_commands() {
-    let (theirs, ours) = (World::new(), World::new());
+    let (theirs, ours) = (World::reaching_loopback(), World::reaching_loopback());
     let served = there(&theirs).await;
     let mut here = Served::start(&ours, &[]).await;
     here.until("store").await;
@@ -123,4 +123,15 @@ async fn a_running_server_takes_addresses_and_refuses_commands() {
     ran.complains(&["`local.machina/small` was not taken", "access.allow_stdio_registration"]);
     ours.run(&["service", "local.machina/b", "--url", &here.url]).await.ended(0);
     ours.run(&["service", "local.machina/small", "--url", &here.url]).await.ended(3);
+}
+
+#[tokio::test]
+async fn what_another_registry_lists_on_this_machine_is_not_taken_unless_that_is_allowed() {
+    let (theirs, ours) = (World::new(), World::new());
+    let served = there(&theirs).await;
+    let ran = ours.on_store(&["registry", "sync", &served.url]).await.ended(2);
+    ran.complains(&["`local.machina/a` was not taken", "instances[0].http.url", "egress.allow"]);
+    ours.on_store(&["service", "local.machina/a"]).await.ended(3);
+    served.signal("TERM").await;
+    assert_eq!(served.ended().await, 0);
 }

@@ -37,7 +37,7 @@ async fn serve_says_where_it_is_and_how_its_services_come_up() {
 
 #[tokio::test]
 async fn every_command_asks_a_running_server() {
-    let world = World::new();
+    let world = World::reaching_loopback();
     let hosts = world.hosts("hosts.json", json!({"small": world.server(&[])}));
     let mut served = Served::start(&world, &["--import", &hosts]).await;
     served.until("Settled in").await;
@@ -78,7 +78,7 @@ async fn every_command_asks_a_running_server() {
 
 #[tokio::test]
 async fn what_a_server_does_not_take_is_not_counted_and_said_before() {
-    let world = World::new();
+    let world = World::reaching_loopback();
     let hosts = world.hosts("hosts.json", json!({"small": world.server(&[])}));
     let mut served = Served::start(&world, &["--import", &hosts]).await;
     served.until("Settled in").await;

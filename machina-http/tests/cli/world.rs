@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     home: TempDir,
+    /// What `egress.allow` says.
+    reaches: &'static str,
 }
 
 /// What a command did.
@@ -29,9 +31,14 @@ pub(crate) struct Ran {
 impl World {
     /// A home with the small server in it.
     pub(crate) fn new() -> Self {
-        let world = Self { home: tempfile::tempdir().unwrap() };
+        let world = Self { home: tempfile::tempdir().unwrap(), reaches: "[]" };
         world.write("server.py", include_str!("server.py"));
         world
+    }
+
+    /// The same, where services may be on this machine that are registered over HTTP.
+    pub(crate) fn reaching_loopback() -> Self {
+        Self { reaches: r#"["127.0.0.0/8"]"#, ..Self::new() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -62,6 +69,7 @@ impl World {
         // The inherited PATH finds python3; nothing else of the tester's environment counts.
         command.envs(std::env::vars_os().filter(|(name, _)| name == "PATH"));
         command.env("HOME", self.home.path()).kill_on_drop(true);
+        command.env("MACHINA_EGRESS__ALLOW", self.reaches);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -153,10 +161,16 @@ pub(crate) struct Served {
 impl Served {
     /// Starts it on the store of this home, at any port, and reads its first line.
     pub(crate) async fn start(world: &World, args: &[&str]) -> Self {
+        Self::start_with(world, args, |_| {}).await
+    }
+
+    /// The same, with a command that `change` has changed.
+    pub(crate) async fn start_with(world: &World, args: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let log = world.path("serve.log");
         let fixed = ["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:here.db"];
         let mut command = world.command(&[&fixed, args].concat());
         command.stderr(std::fs::File::create(&log).unwrap());
+        change(&mut command);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut served = Self { child, lines, url: String::new(), log };

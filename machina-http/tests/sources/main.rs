@@ -12,12 +12,12 @@ mod discovery;
 use std::collections::BTreeMap;
 
 use machina_core::testing::registry_suite::settle;
-use machina_core::{Config, Sensitive, Status};
+use machina_core::{Sensitive, Status};
 use machina_http::ServerConfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use support::{Answer, Server};
+use support::{Answer, Server, reaching};
 
 /// One request, as a document prints it, and what it is to be answered with.
 #[derive(Debug, Deserialize)]
@@ -80,7 +80,8 @@ const SECRET: &str = "correct horse battery staple";
 /// A server with the services that the documents speak of.
 async fn world() -> Server {
     let config = ServerConfig { job_secret: Some(Sensitive::secret(SECRET)), ..ServerConfig::default() };
-    let server = Server::with(config, Config::default(), axum::Router::new()).await;
+    // Where the documents register their servers.
+    let server = Server::with(config, reaching(&["127.0.0.0/8"]), axum::Router::new()).await;
     let tool = |name: &str, description: &str| json!({"name": name, "description": description, "inputSchema": {"type": "object"}});
     let context7 = server.sim.instance("context7");
     server.sim.set_tools(&context7, vec![tool("semantic_search", "Finds patterns.")]);

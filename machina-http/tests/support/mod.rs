@@ -4,7 +4,7 @@
 
 use axum::Router;
 use machina_core::testing::SimConnector;
-use machina_core::{Config, Machina, ServiceSpec, Tasks};
+use machina_core::{Config, EgressConfig, Machina, ServiceSpec, Tasks};
 use machina_http::{Client, Extensions, ServerConfig, router_with, serve};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -28,6 +28,12 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
     pub(crate) body: Value,
+}
+
+/// Lets services be in these networks that are registered over REST.
+pub(crate) fn reaching(networks: &[&str]) -> Config {
+    let allow = networks.iter().map(|network| network.parse().unwrap()).collect();
+    Config { egress: EgressConfig { allow }, ..Config::default() }
 }
 
 impl Server {

@@ -1,28 +1,56 @@
-//! Starts a child process in a process group of its own and ends the whole
-//! group. Refuses to involve a shell, and never leaves the group behind: if the
-//! owner is dropped for whatever reason, the group is killed.
-//!
-//! tokio and rustix have safe calls for all of this, so no wrapper crate is used.
+//! A child process in a process group of its own, and the end of the whole group. Refuses to involve a shell, and
+//! never leaves the group behind: if the owner is dropped for whatever reason, the group is killed; if this process
+//! is killed itself, the shepherd does it.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use machina_core::{Error, Phase, Result};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::config::StdioConfig;
+use super::group::Group;
+use super::isolation::Isolation;
+use super::shepherd::Shepherd;
+use super::shepherd_program::ShepherdProgram;
+use super::spawner;
+
+/// How long the system may take to end a group that was killed.
+const AFTER_KILL: Duration = Duration::from_secs(3);
+
 /// What is to be started: everything resolved, nothing left to look up but the program.
+#[derive(Clone)]
 pub(crate) struct Program {
     pub(crate) command: String,
     pub(crate) args: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) cwd: Option<PathBuf>,
+}
+
+/// What a child is started under.
+#[derive(Debug, Clone)]
+pub(crate) struct Custody {
+    isolation: Isolation,
+    shepherd: Option<Arc<Shepherd>>,
+}
+
+impl Custody {
+    pub(crate) fn new(config: &StdioConfig) -> Self {
+        let shepherd = match &config.shepherd {
+            ShepherdProgram::Path(program) => Some(Arc::new(Shepherd::new(program.clone()))),
+            ShepherdProgram::Auto | ShepherdProgram::Off => None,
+        };
+        Self { isolation: Isolation::new(config), shepherd }
+    }
 }
 
 /// How long each step of a stop may take.
@@ -43,7 +71,7 @@ impl Patience {
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    group: Group,
+    group: Owned,
 }
 
 /// The standard streams of a child.
@@ -54,40 +82,61 @@ pub(crate) struct Streams {
     pub(crate) stderr: ChildStderr,
 }
 
-/// A process group that dies with its owner; `None` once it was killed.
+/// A process group that dies with its owner.
 #[derive(Debug)]
-struct Group(Option<Pid>);
+struct Owned {
+    /// `None` once it was killed.
+    group: Option<Group>,
+    shepherd: Option<Arc<Shepherd>>,
+}
 
-impl Group {
+impl Owned {
+    fn new(group: Option<Group>, shepherd: Option<Arc<Shepherd>>) -> Self {
+        if let (Some(group), Some(shepherd)) = (group, &shepherd) {
+            shepherd.tend(group);
+        }
+        Self { group, shepherd }
+    }
+
     fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0
-            && let Err(error) = kill_process_group(group, signal)
-            && error != Errno::SRCH
-        {
-            tracing::warn!(group = group.as_raw_nonzero().get(), %error, "could not signal a process group");
+        if let Some(group) = self.group {
+            group.signal(signal);
         }
     }
 
     /// Kills what is left and forgets the number, which may then be used anew.
     fn end(&mut self) {
         self.signal(Signal::KILL);
-        self.0 = None;
+        if let Some(group) = self.group.take()
+            && let Some(shepherd) = &self.shepherd
+        {
+            shepherd.release(group);
+        }
     }
 }
 
-impl Drop for Group {
+impl Drop for Owned {
     fn drop(&mut self) {
         self.end();
     }
 }
 
 impl Process {
-    /// Starts `program`.
+    /// Starts `program` under `custody`. If the future is dropped, nothing is started, or it is killed again.
     ///
     /// # Errors
     /// [`machina_core::ErrorKind::Unreachable`] with phase `not_sent`; hard
     /// unless the system was merely short of processes, files or memory.
-    pub(crate) fn start(program: &Program) -> Result<(Self, Streams)> {
+    pub(crate) async fn start(program: &Program, custody: &Custody) -> Result<(Self, Streams)> {
+        let (program, custody, runtime) = (program.clone(), custody.clone(), Handle::current());
+        let start = move || {
+            let _runtime = runtime.enter();
+            Self::start_here(&program, custody)
+        };
+        spawner::run(start).await?
+    }
+
+    fn start_here(program: &Program, custody: Custody) -> Result<(Self, Streams)> {
         let path = find(program)?;
         if let Some(cwd) = program.cwd.as_deref().filter(|cwd| !cwd.is_dir()) {
             return Err(not_started(format!("the working directory {} does not exist", cwd.display())));
@@ -98,12 +147,14 @@ impl Process {
             command.current_dir(cwd);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(|error| {
+        command.process_group(0).kill_on_drop(true);
+        custody.isolation.apply_to(command.as_std_mut());
+        let mut child = command.spawn().map_err(|error| {
             let scarce = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
             let passing = Errno::from_io_error(&error).is_some_and(|errno| scarce.contains(&errno));
             not_started(format!("could not start `{}`: {error}", program.command)).with(|c| c.hard = !passing)
         })?;
-        let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
+        let group = Owned::new(child.id().and_then(Group::led_by), custody.shepherd);
         let streams = child.stdin.take().zip(child.stdout.take()).zip(child.stderr.take());
         let ((stdin, stdout), stderr) = streams.ok_or_else(|| Error::internal("a child has no standard streams"))?;
         Ok((Self { child, group }, Streams { stdin, stdout, stderr }))
@@ -123,6 +174,9 @@ impl Process {
 
     /// Ends the child, whose stdin is closed already: waits, SIGTERM, waits, SIGKILL.
     /// When this returns the child is reaped and its whole group killed.
+    ///
+    /// # Errors
+    /// Of the system; `TimedOut` if the child was killed and the system does not end it (it may hang in a driver).
     pub(crate) async fn stop(&mut self, patience: Patience) -> io::Result<ExitStatus> {
         if let Ok(status) = timeout(patience.after_eof, self.ended()).await {
             return status;
@@ -134,7 +188,7 @@ impl Process {
             }
         }
         self.group.signal(Signal::KILL);
-        self.ended().await
+        timeout(AFTER_KILL, self.ended()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -186,7 +240,12 @@ fn not_started(message: String) -> Error {
 mod tests {
     use super::*;
     use machina_core::ErrorKind;
+    use rustix::process::Pid;
     use tokio::io::AsyncReadExt;
+
+    async fn start(program: &Program) -> Result<(Process, Streams)> {
+        Process::start(program, &Custody::new(&StdioConfig::default())).await
+    }
 
     fn program(command: &str, args: &[&str]) -> Program {
         let env = BTreeMap::from([("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]);
@@ -212,7 +271,7 @@ mod tests {
     async fn family(stubborn: bool) -> (Process, Streams, [i32; 2]) {
         let trap = if stubborn { "trap '' TERM; " } else { "" };
         let script = format!("{trap}sleep 300 & echo $$ $!; wait; wait");
-        let (process, mut streams) = Process::start(&program("sh", &["-c", &script])).unwrap();
+        let (process, mut streams) = start(&program("sh", &["-c", &script])).await.unwrap();
         let mut text = String::new();
         while !text.ends_with('\n') {
             text.push(char::from(streams.stdout.read_u8().await.unwrap()));
@@ -225,21 +284,22 @@ mod tests {
     async fn a_missing_program_says_what_to_install_and_is_hard() {
         let mut uvx = program("uvx", &[]);
         uvx.env.insert("PATH".into(), "/nonexistent".into());
-        let error = Process::start(&uvx).unwrap_err();
+        let error = start(&uvx).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unreachable);
         assert_eq!(error.message(), "command `uvx` not found on PATH; install uv (https://docs.astral.sh/uv)");
         assert!(error.context().hard && error.context().phase == Some(Phase::NotSent));
-        assert!(Process::start(&program("/etc/passwd", &[])).unwrap_err().message().contains("may not be executed"));
+        let error = start(&program("/etc/passwd", &[])).await.unwrap_err();
+        assert!(error.message().contains("may not be executed"), "{error}");
         let mut elsewhere = program("sh", &[]);
         elsewhere.cwd = Some("/nonexistent".into());
-        assert!(Process::start(&elsewhere).unwrap_err().message().contains("/nonexistent"));
+        assert!(start(&elsewhere).await.unwrap_err().message().contains("/nonexistent"));
     }
 
     #[tokio::test]
     async fn the_environment_is_only_what_was_given() {
         let mut program = program("env", &[]);
         program.env.insert("ONLY".into(), "this".into());
-        let (mut process, mut streams) = Process::start(&program).unwrap();
+        let (mut process, mut streams) = start(&program).await.unwrap();
         let mut text = String::new();
         streams.stdout.read_to_string(&mut text).await.unwrap();
         assert!(process.ended().await.unwrap().success());
@@ -273,6 +333,38 @@ mod tests {
         let (process, _streams, pids) = family(true).await;
         drop(process);
         assert!(gone(pids[0]).await && gone(pids[1]).await);
+    }
+
+    #[test]
+    fn a_child_outlives_the_thread_that_asked_for_it() {
+        let asked = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let family = runtime.block_on(family(false));
+            (runtime, family)
+        });
+        let (runtime, (process, _streams, pids)) = asked.join().unwrap();
+        runtime.block_on(async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(alive(pids[0]) && alive(pids[1]));
+            drop(process);
+            assert!(gone(pids[0]).await && gone(pids[1]).await);
+        });
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_start_leaves_nothing_behind() {
+        let marker = format!("300.{:09}", std::process::id());
+        let sleeper = program("sleep", &[&marker]);
+        let before = futures_util::FutureExt::now_or_never(start(&sleeper));
+        assert!(before.is_none(), "it takes longer than a moment");
+        // Behind it in the queue.
+        let (mut last, _streams) = start(&program("true", &[])).await.unwrap();
+        last.ended().await.unwrap();
+        let running = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&marker)
+        });
+        assert!(!running);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use machina_core::{Error, Problem, Result};
 use serde::{Deserialize, Serialize};
 
+use super::shepherd_program::ShepherdProgram;
+
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
 
 /// How child processes are started, limited and stopped.
@@ -13,8 +15,8 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration
 pub struct StdioConfig {
     /// Variables that a child inherits; `LC_*` means every name with that prefix.
     pub inherit_env: Vec<String>,
-    /// Variables that change what code a child runs (`LD_*`, `DYLD_*`,
-    /// `NODE_OPTIONS`, `PYTHON*`, `BASH_ENV`) and may be declared nevertheless.
+    /// Variables that change what code a child runs (such as `LD_*`, `NODE_OPTIONS`,
+    /// `PYTHON*`, `BASH_ENV`) and may be declared nevertheless.
     pub allow_env: Vec<String>,
     /// The longest message from or to a child, in bytes.
     pub message_bytes_max: usize,
@@ -38,6 +40,18 @@ pub struct StdioConfig {
     /// How many children may be starting at a time; one that takes longer than
     /// 10 s no longer counts, so that it delays no other.
     pub starts_max: usize,
+    /// How many files a child may have open; never more than Machina itself.
+    pub open_files_max: usize,
+    /// Whether a child that crashes may leave its memory, secrets included, in a file.
+    pub core_dumps: bool,
+    /// Whether only its own user may read the files that a child makes (umask 077);
+    /// if not, they are as those that Machina makes.
+    pub private_files: bool,
+    /// Whether a child can never gain privileges (Linux): with it `sudo` and other
+    /// programs that change their user do not work.
+    pub no_new_privs: bool,
+    /// Which program ends the children when this process is killed.
+    pub shepherd: ShepherdProgram,
 }
 
 impl Default for StdioConfig {
@@ -73,6 +87,11 @@ impl Default for StdioConfig {
             stop_after_eof: Duration::from_secs(2),
             stop_after_term: Duration::from_secs(3),
             starts_max: 4,
+            open_files_max: 4_096,
+            core_dumps: false,
+            private_files: true,
+            no_new_privs: true,
+            shepherd: ShepherdProgram::Auto,
         }
     }
 }
@@ -139,6 +158,7 @@ impl ClientConfig {
             ("stdio.stderr_bytes_max", stdio.stderr_bytes_max, KIB, 64 * MIB),
             ("stdio.queue_bytes_max", stdio.queue_bytes_max, KIB, 2 * GIB),
             ("stdio.starts_max", stdio.starts_max, 1, 256),
+            ("stdio.open_files_max", stdio.open_files_max, 64, MIB),
             ("http.message_bytes_max", http.message_bytes_max, KIB, GIB),
             ("http.idle_connections_max", http.idle_connections_max, 0, 10_000),
         ] {
@@ -180,9 +200,10 @@ mod tests {
         ClientConfig::default().validate().unwrap();
         let (mut small, mut large) = (ClientConfig::default(), ClientConfig::default());
         for (config, size, time) in [(&mut small, 0, Duration::ZERO), (&mut large, usize::MAX, Duration::MAX)] {
-            let StdioConfig { message_bytes_max, stderr_bytes_max, queue_bytes_max, starts_max, .. } =
-                &mut config.stdio;
-            let sizes = [message_bytes_max, stderr_bytes_max, queue_bytes_max, starts_max];
+            let StdioConfig {
+                message_bytes_max, stderr_bytes_max, queue_bytes_max, starts_max, open_files_max, ..
+            } = &mut config.stdio;
+            let sizes = [message_bytes_max, stderr_bytes_max, queue_bytes_max, starts_max, open_files_max];
             sizes.into_iter().for_each(|field| *field = size);
             let StdioConfig { write_timeout, discover_timeout, stop_after_eof, stop_after_term, .. } =
                 &mut config.stdio;
@@ -202,7 +223,7 @@ mod tests {
         };
         let may_be_zero = ["http.idle_connections_max", "stdio.stop_after_eof", "stdio.stop_after_term"];
         let (small, large) = (fields(small), fields(large));
-        assert_eq!(large.len(), 13, "{large:?}");
+        assert_eq!(large.len(), 14, "{large:?}");
         let wanted: Vec<_> = large.into_iter().filter(|field| !may_be_zero.contains(&field.as_str())).collect();
         assert_eq!(small, wanted);
     }

@@ -7,23 +7,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderMap;
 use machina_core::{
-    Connector, Endpoint, Era, Error, ErrorKind, HttpEndpoint, Phase, Result, Sensitive, Session, StdioEndpoint, Target,
+    Connector, Endpoint, Era, Error, ErrorKind, HealthEndpoint, HttpEndpoint, Phase, Reach, Result, Sensitive, Session,
+    StdioEndpoint, Target,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::child::Program;
+use super::child::{Custody, Program};
 use super::config::{ClientConfig, HttpConfig, StdioConfig};
 use super::duplex_connectors::{SseConnector, WebSocketConnector};
 use super::environment::{Environment, for_child, resolved};
+use super::guard::{Clients, Guard, discreet};
 use super::handshake::{Failure, Greeting, legacy_first, modern_first, modern_first_over_http, of_connect};
+use super::http_check::Declared;
 use super::http_direct::{Direct, Limits};
-use super::http_link::{HttpLink, client, header};
+use super::http_link::{HttpLink, header};
 use super::link::shown;
 use super::secrets::Secrets;
 use super::session::Opening;
 use super::stdio::StdioLink;
+use super::succession::Succession;
 
 /// How long a starting child counts among those that are starting, of which there are at most
 /// [`StdioConfig::starts_max`].
@@ -50,6 +54,8 @@ pub struct StdioConnector {
     config: StdioConfig,
     environment: Environment,
     starts: Semaphore,
+    custody: Custody,
+    succession: Succession,
 }
 
 impl StdioConnector {
@@ -57,7 +63,8 @@ impl StdioConnector {
     #[must_use]
     pub fn new(config: StdioConfig, environment: Environment) -> Self {
         let starts = Semaphore::new(config.starts_max.clamp(1, Semaphore::MAX_PERMITS));
-        Self { config, environment, starts }
+        let custody = Custody::new(&config);
+        Self { config, environment, starts, custody, succession: Succession::default() }
     }
 
     fn program(&self, endpoint: &StdioEndpoint, target: &Target) -> Result<(Program, Secrets)> {
@@ -79,13 +86,20 @@ impl StdioConnector {
     }
 
     /// Starts the program once and greets it by `greet`.
-    async fn attempt<G>(&self, (program, secrets): &(Program, Secrets), greet: G) -> Result<Arc<dyn Session>, Failure>
+    async fn attempt<G>(
+        &self,
+        target: &Target,
+        program: &(Program, Secrets),
+        greet: G,
+    ) -> Result<Arc<dyn Session>, Failure>
     where
         G: AsyncFnOnce(&StdioLink) -> Result<Greeting, Failure>,
     {
         let opening = Opening::new();
-        let started = StdioLink::start(program, secrets.clone(), &self.config, opening.events.clone(), &opening.tasks);
+        let (events, tasks) = (opening.events.clone(), &opening.tasks);
+        let started = StdioLink::start(program, &self.custody, &self.config, events, tasks).await;
         let link = started.map_err(Failure::Final)?;
+        self.succession.enter(target.instance.id, link.ended());
         match greet(&link).await {
             Ok(greeting) => Ok(opening.done(Arc::new(link), greeting)),
             Err(failure) => {
@@ -98,6 +112,10 @@ impl StdioConnector {
 
     async fn start(&self, target: &Target, endpoint: &StdioEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
         let program = self.program(endpoint, target)?;
+        timeout_at(deadline, self.succession.turn(target.instance.id)).await.map_err(|_| {
+            let waited = shown(target.timeout);
+            Error::unreachable(format!("the process before has not ended for {waited}")).at(Phase::NotSent)
+        })?;
         let permit = timeout_at(deadline, self.starts.acquire()).await.map_err(|_| {
             let most = self.config.starts_max;
             let waited = shown(target.timeout);
@@ -123,18 +141,18 @@ impl StdioConnector {
     ) -> Result<Arc<dyn Session>> {
         let legacy = async |link: &StdioLink| legacy_first(link, deadline).await.map_err(Failure::Final);
         if target.era == Some(Era::Legacy) {
-            return self.attempt(program, legacy).await.map_err(Failure::into_error);
+            return self.attempt(target, program, legacy).await.map_err(Failure::into_error);
         }
         let wait = match target.era {
             Some(_) => target.timeout / 2,
             None => self.config.discover_timeout,
         };
         let modern = async |link: &StdioLink| modern_first(link, wait, deadline).await;
-        match self.attempt(program, modern).await {
+        match self.attempt(target, program, modern).await {
             Err(Failure::Spoiled(why)) => {
                 tracing::debug!(service = %target.service.as_str(), %why, "asked for the stateless era in vain");
                 let tail = why.context().stderr_tail.clone();
-                self.attempt(program, legacy).await.map_err(|failure| failure.with_stderr(tail).into_error())
+                self.attempt(target, program, legacy).await.map_err(|failure| failure.with_stderr(tail).into_error())
             }
             result => result.map_err(Failure::into_error),
         }
@@ -166,7 +184,7 @@ impl fmt::Debug for StdioConnector {
 pub struct HttpConnector {
     config: HttpConfig,
     environment: Environment,
-    client: reqwest::Client,
+    clients: Clients,
 }
 
 impl HttpConnector {
@@ -175,11 +193,11 @@ impl HttpConnector {
     /// # Errors
     /// [`ErrorKind::Internal`] if the system has no usable TLS.
     pub fn new(config: HttpConfig, environment: Environment) -> Result<Self> {
-        let client = client(&config)?;
-        Ok(Self { config, environment, client })
+        let clients = Clients::new(&config)?;
+        Ok(Self { config, environment, clients })
     }
 
-    fn link(&self, endpoint: &HttpEndpoint, opening: &Opening) -> Result<HttpLink> {
+    fn link(&self, endpoint: &HttpEndpoint, reach: &Reach, opening: &Opening) -> Result<HttpLink> {
         let url = http_url(&self.environment, &endpoint.url)?;
         let headers = declared_headers(&self.environment, endpoint)?;
         let secrets = Secrets::of_http(&endpoint.url, &url, &headers);
@@ -189,13 +207,14 @@ impl HttpConnector {
             idle_max: self.config.idle_connections_max,
             idle_timeout: self.config.idle_timeout,
         };
-        let ways = (self.client.clone(), Direct::for_url(&url, limits, tasks.clone()));
+        let direct = Direct::for_url(&url, limits, Guard::new(reach.clone()), tasks.clone());
+        let ways = (self.clients.for_url(&url, reach)?, direct);
         Ok(HttpLink::new(ways, url, headers, secrets, self.config.message_bytes_max, events, tasks))
     }
 
     async fn open(&self, target: &Target, endpoint: &HttpEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
         let opening = Opening::new();
-        let link = self.link(endpoint, &opening)?;
+        let link = self.link(endpoint, &target.reach, &opening)?;
         let wait = match target.era {
             Some(Era::Legacy) => Duration::ZERO,
             Some(Era::Modern) => target.timeout / 2,
@@ -219,7 +238,20 @@ impl Connector for HttpConnector {
         let Endpoint::Http(endpoint) = &target.instance.endpoint else { return Err(not_mine(target)) };
         let begun = Instant::now();
         let session = self.open(target, endpoint, begun + target.timeout).await;
-        session.map_err(|error| of_connect("the server", error, begun.elapsed()))
+        session.map_err(|error| of_connect("the server", told(target, error), begun.elapsed()))
+    }
+
+    async fn check(&self, target: &Target, endpoint: &HealthEndpoint, expected: &[u16]) -> Result<()> {
+        let (own, headers) = match &target.instance.endpoint {
+            Endpoint::Http(declared) => {
+                let url = http_url(&self.environment, &declared.url)?;
+                (Some(url), declared_headers(&self.environment, declared)?)
+            }
+            // Whose own connector cannot look at anything.
+            _ => (None, HeaderMap::new()),
+        };
+        let declared = Declared { target, own, headers, connect_timeout: self.config.connect_timeout };
+        declared.look(&self.clients, endpoint, expected).await
     }
 }
 
@@ -245,6 +277,11 @@ pub(super) fn declared_headers(environment: &Environment, endpoint: &HttpEndpoin
         headers.insert(name, value);
     }
     Ok(headers)
+}
+
+/// `error`, as far as it may be told about `target`.
+pub(super) fn told(target: &Target, error: Error) -> Error {
+    if target.reach.is_outside() { discreet(error) } else { error }
 }
 
 pub(super) fn not_mine(target: &Target) -> Error {

@@ -1,10 +1,13 @@
 //! What a server publishes, page by page and entry by entry: a malformed tool is
-//! reported and never hides the others. Refuses endless lists.
+//! reported and never hides the others. Refuses endless lists, and lets go of an
+//! entry that is too large before the next page comes: what one server can have
+//! kept of itself is bounded by the count and the size of its entries.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 
-use machina_core::{Definitions, Error, RejectedTool, Result, Tool};
+use machina_core::{Definitions, Error, Phase, RejectedTool, Result, Tool};
 use serde_json::Value;
 
 use super::handshake::Greeting;
@@ -12,8 +15,12 @@ use super::wire::{METHOD_NOT_FOUND, Object};
 
 /// The most tools, prompts, resources or templates of one server.
 const ENTRIES_MAX: usize = 1_000;
+/// The most bytes of JSON of one entry, and of what a server says about itself.
+const ENTRY_BYTES_MAX: usize = 64 * 1024;
 /// The most pages of one list.
 const PAGES_MAX: usize = 100;
+/// How many characters of a name are told of what is not taken.
+const NAME_SHOWN_MAX: usize = 200;
 
 /// Who can send a request of a list.
 pub(crate) trait Lister {
@@ -63,7 +70,11 @@ pub(crate) async fn list_all(lister: &impl Lister, greeting: &Greeting) -> Resul
 /// an error counts as empty. A broken connection is still an error.
 async fn secondary(lister: &impl Lister, method: &'static str, field: &str) -> Result<Vec<Value>> {
     match pages(lister, method, field).await {
-        Ok(list) => Ok(list.entries),
+        Ok(List { entries, oversized, cut }) => {
+            let left_out = oversized.into_iter().map(|(_, why)| why).chain(cut);
+            left_out.for_each(|why| tracing::warn!(method, why, "a part of a list is not taken"));
+            Ok(entries)
+        }
         Err(error) if error.context().upstream_code.is_some() || error.kind() == machina_core::ErrorKind::Rejected => {
             tracing::debug!(%error, method, "a list is advertised but not available");
             Ok(Vec::new())
@@ -73,37 +84,91 @@ async fn secondary(lister: &impl Lister, method: &'static str, field: &str) -> R
 }
 
 /// The entries of a list, and why it is not complete, if it is not.
+#[derive(Default)]
 struct List {
     entries: Vec<Value>,
+    /// Of each entry that is too large its name, if it has one, and why.
+    oversized: Vec<(Option<String>, String)>,
     cut: Option<String>,
 }
 
+impl List {
+    fn len(&self) -> usize {
+        self.entries.len() + self.oversized.len()
+    }
+
+    fn take(&mut self, entry: Value) {
+        match bytes_of(&entry) {
+            bytes if bytes > ENTRY_BYTES_MAX => {
+                let why = format!("must have at most {ENTRY_BYTES_MAX} bytes of JSON, has {bytes}");
+                self.oversized.push((name_of(&entry), why));
+            }
+            _ => self.entries.push(entry),
+        }
+    }
+}
+
+/// The length of `value` as JSON.
+fn bytes_of(value: &Value) -> usize {
+    struct Counter(usize);
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, value).expect("values have a JSON form, and counting does not fail");
+    counter.0
+}
+
+fn name_of(entry: &Value) -> Option<String> {
+    Some(entry.get("name")?.as_str()?.chars().take(NAME_SHOWN_MAX).collect())
+}
+
+/// What a server says about itself, if that is not too much.
+///
+/// # Errors
+/// [`Rejected`](machina_core::ErrorKind::Rejected), naming `field`.
+pub(crate) fn modest(method: &str, field: &str, value: Value) -> Result<Value> {
+    let bytes = bytes_of(&value);
+    if bytes <= ENTRY_BYTES_MAX {
+        return Ok(value);
+    }
+    let what = format!("`{field}` must have at most {ENTRY_BYTES_MAX} bytes of JSON, has {bytes}");
+    Err(Error::rejected(format!("the answer to {method} is refused: {what}")).at(Phase::Answered))
+}
+
 async fn pages(lister: &impl Lister, method: &'static str, field: &str) -> Result<List> {
-    let mut entries = Vec::new();
+    let mut list = List::default();
     let mut cursors = HashSet::new();
     let mut params = Object::new();
     for _ in 0..PAGES_MAX {
         let mut page = lister.list(method, params.clone()).await?;
-        let Value::Array(new) = page[field].take() else {
+        let Some(Value::Array(new)) = page.get_mut(field).map(Value::take) else {
             return Err(Error::rejected(format!("the answer to {method} has no list `{field}`")));
         };
-        entries.extend(new);
-        if entries.len() > ENTRIES_MAX {
-            let count = entries.len();
-            entries.truncate(ENTRIES_MAX);
+        let count = list.len() + new.len();
+        let room = ENTRIES_MAX - list.len();
+        new.into_iter().take(room).for_each(|entry| list.take(entry));
+        if count > ENTRIES_MAX {
             let cut = format!("at most {ENTRIES_MAX} {field} are taken; the server lists {count} or more");
-            return Ok(List { entries, cut: Some(cut) });
+            return Ok(List { cut: Some(cut), ..list });
         }
         let Some(cursor) = page["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) else {
-            return Ok(List { entries, cut: None });
+            return Ok(list);
         };
         if !cursors.insert(cursor.to_owned()) {
             let cut = format!("{method} gave the same cursor twice");
-            return Ok(List { entries, cut: Some(cut) });
+            return Ok(List { cut: Some(cut), ..list });
         }
         params.insert("cursor".into(), cursor.into());
     }
-    Ok(List { entries, cut: Some(format!("at most {PAGES_MAX} pages of {field} are taken")) })
+    Ok(List { cut: Some(format!("at most {PAGES_MAX} pages of {field} are taken")), ..list })
 }
 
 #[derive(Default)]
@@ -116,12 +181,15 @@ impl Tools {
     fn take(&mut self, list: List) {
         let mut names = HashSet::new();
         for definition in list.entries {
-            let name = definition["name"].as_str().map(|name| name.chars().take(200).collect::<String>());
+            let name = name_of(&definition);
             match Tool::parse(definition) {
                 Ok(tool) if names.insert(tool.name().clone()) => self.accepted.push(Arc::new(tool)),
                 Ok(_) => self.reject(name, "another tool of this server has the same name"),
                 Err(error) => self.reject(name, error.message()),
             }
+        }
+        for (name, why) in list.oversized {
+            self.reject(name, &why);
         }
         if let Some(cut) = list.cut {
             self.reject(None, &cut);
@@ -217,6 +285,47 @@ mod tests {
         let pages = vec![("tools/list", json!({"tools": [tool("a")]}))];
         assert_eq!(list(json!({}), pages).await.0.unwrap().tools.len(), 1);
         assert!(list(json!({"tools": {}}), vec![]).await.0.is_err(), "advertised tools must be listed");
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_flagged_and_hides_nothing() {
+        let padded = |name: &str, bytes: usize| {
+            let mut tool = tool(name);
+            tool["description"] = "x".repeat(bytes - bytes_of(&tool) - r#","description":"""#.len()).into();
+            assert_eq!(bytes_of(&tool), bytes);
+            tool
+        };
+        let largest = ENTRY_BYTES_MAX;
+        let nameless = json!({"x": "y".repeat(largest)});
+        let first = json!({"tools": [padded("huge", largest + 1), tool("a"), nameless], "nextCursor": "1"});
+        let pages = vec![
+            ("tools/list", first),
+            ("tools/list", json!({"tools": [padded("large", largest)]})),
+            ("prompts/list", json!({"prompts": [padded("p", largest + 1), {"name": "q"}]})),
+        ];
+        let (definitions, _) = list(json!({"tools": {}, "prompts": {}}), pages).await;
+        let definitions = definitions.unwrap();
+        let names: Vec<_> = definitions.tools.iter().map(|tool| tool.name().as_str()).collect();
+        assert_eq!(names, ["a", "large"]);
+        let rejected: Vec<_> = definitions.rejected.iter().map(|r| (r.name.as_deref(), r.reason.as_str())).collect();
+        assert_eq!(rejected[0], (Some("huge"), "must have at most 65536 bytes of JSON, has 65537"));
+        assert!(rejected[1].0.is_none() && rejected[1].1.contains("65536"), "{rejected:?}");
+        assert_eq!(definitions.prompts, [json!({"name": "q"})]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_object_is_an_error_and_no_panic() {
+        for page in [json!([]), json!("tools"), json!({"tools": {}}), json!({})] {
+            let (answer, _) = list(json!({"tools": {}}), vec![("tools/list", page.clone())]).await;
+            assert!(answer.unwrap_err().message().contains("has no list `tools`"), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_server_says_no_more_about_itself_than_is_kept() {
+        assert_eq!(modest("initialize", "capabilities", json!({"tools": {}})).unwrap(), json!({"tools": {}}));
+        let error = modest("initialize", "capabilities", "x".repeat(ENTRY_BYTES_MAX).into()).unwrap_err();
+        assert!(error.message().contains("`capabilities` must have at most 65536 bytes"), "{error}");
     }
 
     #[tokio::test]

@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use machina_core::{Connector, Endpoint, Era, Error, HttpEndpoint, Phase, Result, Session, Target, UrlEndpoint};
+use machina_core::{
+    Connector, Endpoint, Era, Error, HealthEndpoint, HttpEndpoint, Phase, Result, Session, Target, UrlEndpoint,
+};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::config::HttpConfig;
-use super::connectors::{declared_headers, http_url, not_mine};
+use super::connectors::{declared_headers, http_url, not_mine, told};
 use super::duplex::DuplexLink;
 use super::environment::{Environment, resolved};
+use super::guard::Clients;
 use super::handshake::{Failure, Greeting, legacy_first, modern_first, of_connect};
-use super::http_link::{client, upgrading_client};
+use super::http_check::Declared;
 use super::secrets::Secrets;
 use super::session::Opening;
 use super::{sse_link, websocket};
@@ -24,7 +27,7 @@ use super::{sse_link, websocket};
 pub struct WebSocketConnector {
     config: HttpConfig,
     environment: Environment,
-    client: reqwest::Client,
+    clients: Clients,
 }
 
 impl WebSocketConnector {
@@ -33,8 +36,8 @@ impl WebSocketConnector {
     /// # Errors
     /// [`Internal`](machina_core::ErrorKind::Internal) if the system has no usable TLS.
     pub fn new(config: HttpConfig, environment: Environment) -> Result<Self> {
-        let client = upgrading_client(&config)?;
-        Ok(Self { config, environment, client })
+        let clients = Clients::upgrading(&config)?;
+        Ok(Self { config, environment, clients })
     }
 
     fn url(&self, endpoint: &UrlEndpoint) -> Result<Url> {
@@ -46,14 +49,21 @@ impl WebSocketConnector {
     }
 
     /// Opens a connection and greets the server by `greet`.
-    async fn attempt<G>(&self, endpoint: &UrlEndpoint, deadline: Instant, greet: G) -> Result<Arc<dyn Session>, Failure>
+    async fn attempt<G>(
+        &self,
+        target: &Target,
+        endpoint: &UrlEndpoint,
+        deadline: Instant,
+        greet: G,
+    ) -> Result<Arc<dyn Session>, Failure>
     where
         G: AsyncFnOnce(&DuplexLink) -> Result<Greeting, Failure>,
     {
         let url = self.url(endpoint).map_err(Failure::Final)?;
         let secrets = Secrets::of_http(&endpoint.url, &url, &HeaderMap::new());
         let most = self.config.message_bytes_max;
-        let opened = in_time(deadline, websocket::open(&self.client, &url, &secrets, most)).await;
+        let client = self.clients.for_url(&url, &target.reach).map_err(Failure::Final)?;
+        let opened = in_time(deadline, websocket::open(&client, &url, &secrets, most)).await;
         let socket = opened.map_err(Failure::Final)?;
         let opening = Opening::new();
         let (link, frames) = DuplexLink::new(opening.events.clone(), secrets, most);
@@ -66,12 +76,14 @@ impl WebSocketConnector {
     async fn open(&self, target: &Target, endpoint: &UrlEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
         let legacy = async |link: &DuplexLink| legacy_first(link, deadline).await.map_err(Failure::Final);
         if target.era == Some(Era::Legacy) {
-            return self.attempt(endpoint, deadline, legacy).await.map_err(Failure::into_error);
+            return self.attempt(target, endpoint, deadline, legacy).await.map_err(Failure::into_error);
         }
         let wait = target.era.map_or(self.config.discover_timeout, |_| target.timeout / 2);
         let modern = async |link: &DuplexLink| modern_first(link, wait, deadline).await;
-        match self.attempt(endpoint, deadline, modern).await {
-            Err(Failure::Spoiled(_)) => self.attempt(endpoint, deadline, legacy).await.map_err(Failure::into_error),
+        match self.attempt(target, endpoint, deadline, modern).await {
+            Err(Failure::Spoiled(_)) => {
+                self.attempt(target, endpoint, deadline, legacy).await.map_err(Failure::into_error)
+            }
             result => result.map_err(Failure::into_error),
         }
     }
@@ -87,7 +99,14 @@ impl Connector for WebSocketConnector {
         let Endpoint::WebSocket(endpoint) = &target.instance.endpoint else { return Err(not_mine(target)) };
         let begun = Instant::now();
         let session = self.open(target, endpoint, begun + target.timeout).await;
-        session.map_err(|error| of_connect("the server", error, begun.elapsed()))
+        session.map_err(|error| of_connect("the server", told(target, error), begun.elapsed()))
+    }
+
+    async fn check(&self, target: &Target, endpoint: &HealthEndpoint, expected: &[u16]) -> Result<()> {
+        let Endpoint::WebSocket(declared) = &target.instance.endpoint else { return Err(not_mine(target)) };
+        let (url, headers) = (self.url(declared)?, HeaderMap::new());
+        let declared = Declared { target, own: Some(url), headers, connect_timeout: self.config.connect_timeout };
+        declared.look(&self.clients, endpoint, expected).await
     }
 }
 
@@ -95,7 +114,7 @@ impl Connector for WebSocketConnector {
 pub struct SseConnector {
     config: HttpConfig,
     environment: Environment,
-    client: reqwest::Client,
+    clients: Clients,
 }
 
 impl SseConnector {
@@ -104,16 +123,17 @@ impl SseConnector {
     /// # Errors
     /// [`Internal`](machina_core::ErrorKind::Internal) if the system has no usable TLS.
     pub fn new(config: HttpConfig, environment: Environment) -> Result<Self> {
-        let client = client(&config)?;
-        Ok(Self { config, environment, client })
+        let clients = Clients::new(&config)?;
+        Ok(Self { config, environment, clients })
     }
 
-    async fn open(&self, endpoint: &HttpEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
+    async fn open(&self, target: &Target, endpoint: &HttpEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
         let url = http_url(&self.environment, &endpoint.url)?;
         let headers = declared_headers(&self.environment, endpoint)?;
         let secrets = Secrets::of_http(&endpoint.url, &url, &headers);
         let most = self.config.message_bytes_max;
-        let opening = sse_link::open(&self.client, &url, headers, secrets.clone(), most);
+        let client = self.clients.for_url(&url, &target.reach)?;
+        let opening = sse_link::open(&client, &url, headers, secrets.clone(), most);
         let stream = in_time(deadline, opening).await?;
         let opening = Opening::new();
         let (link, frames) = DuplexLink::new(opening.events.clone(), secrets, most);
@@ -132,8 +152,16 @@ impl Connector for SseConnector {
     async fn connect(&self, target: &Target) -> Result<Arc<dyn Session>> {
         let Endpoint::Sse(endpoint) = &target.instance.endpoint else { return Err(not_mine(target)) };
         let begun = Instant::now();
-        let session = self.open(endpoint, begun + target.timeout).await;
-        session.map_err(|error| of_connect("the server", error, begun.elapsed()))
+        let session = self.open(target, endpoint, begun + target.timeout).await;
+        session.map_err(|error| of_connect("the server", told(target, error), begun.elapsed()))
+    }
+
+    async fn check(&self, target: &Target, endpoint: &HealthEndpoint, expected: &[u16]) -> Result<()> {
+        let Endpoint::Sse(declared) = &target.instance.endpoint else { return Err(not_mine(target)) };
+        let url = http_url(&self.environment, &declared.url)?;
+        let headers = declared_headers(&self.environment, declared)?;
+        let declared = Declared { target, own: Some(url), headers, connect_timeout: self.config.connect_timeout };
+        declared.look(&self.clients, endpoint, expected).await
     }
 }
 

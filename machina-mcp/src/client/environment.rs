@@ -6,8 +6,74 @@ use std::collections::BTreeMap;
 
 use machina_core::{Error, Result, Sensitive, SensitiveMap};
 
-/// Variables that change what code a child loads: refused unless allowed by name.
-const DANGEROUS: &[&str] = &["LD_*", "DYLD_*", "NODE_OPTIONS", "PYTHON*", "BASH_ENV"];
+/// Variables by which the dynamic linker, a language's runtime, a shell, git or a
+/// package manager is made to run code of someone's choice: refused unless
+/// allowed by name. Compared without regard to case: npm reads both.
+const DANGEROUS: &[&str] = &[
+    // The linker and the C library.
+    "LD_*",
+    "DYLD_*",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "OPENSSL_CONF",
+    "OPENSSL_ENGINES",
+    "OPENSSL_MODULES",
+    // Shells.
+    "BASH_ENV",
+    "BASH_FUNC_*",
+    "BASHOPTS",
+    "ENV",
+    "IFS",
+    "PROMPT_COMMAND",
+    "PS4",
+    "SHELLOPTS",
+    "ZDOTDIR",
+    // Runtimes.
+    "_JAVA_OPTIONS",
+    "BUN_OPTIONS",
+    "CLASSPATH",
+    "COR_*",
+    "CORECLR_*",
+    "DOTNET_ADDITIONAL_DEPS",
+    "DOTNET_SHARED_STORE",
+    "DOTNET_STARTUP_HOOKS",
+    "ELECTRON_RUN_AS_NODE",
+    "JAVA_OPTIONS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LUA_*",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_REPL_EXTERNAL_MODULE",
+    "PERL5*",
+    "PERLLIB",
+    "PHP_INI_SCAN_DIR",
+    "PHPRC",
+    "PYTHON*",
+    "R_ENVIRON*",
+    "R_PROFILE*",
+    "RUBYLIB",
+    "RUBYOPT",
+    // Programs that others are made to run.
+    "GIT_ASKPASS",
+    "GIT_CONFIG*",
+    "GIT_EDITOR",
+    "GIT_EXEC_PATH",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_PAGER",
+    "GIT_PROXY_COMMAND",
+    "GIT_SEQUENCE_EDITOR",
+    "GIT_SSH*",
+    "GIT_TEMPLATE_DIR",
+    "NPM_CONFIG_GIT",
+    "NPM_CONFIG_GLOBALCONFIG",
+    "NPM_CONFIG_NODE_OPTIONS",
+    "NPM_CONFIG_SCRIPT_SHELL",
+    "NPM_CONFIG_USERCONFIG",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "SSH_ASKPASS",
+];
 
 /// A snapshot of environment variables. Its `Debug` shows names only.
 #[derive(Clone, Default)]
@@ -105,7 +171,7 @@ pub(crate) fn for_child(
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(Error::invalid_field(field, "a variable's name must not be empty or hold `=`"));
         }
-        if DANGEROUS.iter().any(|p| matches(p, name)) && !allowed.iter().any(|p| matches(p, name)) {
+        if is_dangerous(name) && !allowed.iter().any(|p| matches(p, name)) {
             return Err(Error::invalid_field(
                 field,
                 format!("{name} changes what code a child runs; an operator must allow it in `allow_env`"),
@@ -114,6 +180,11 @@ pub(crate) fn for_child(
         child.insert(name.clone(), resolved(parent, &field, value)?);
     }
     Ok(child)
+}
+
+fn is_dangerous(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    DANGEROUS.iter().any(|pattern| matches(pattern, &name))
 }
 
 /// The text of `value` with its placeholders replaced, fit for the operating system.
@@ -185,12 +256,47 @@ mod tests {
 
     #[test]
     fn a_dangerous_variable_is_refused_unless_allowed_by_name() {
-        for name in ["LD_PRELOAD", "NODE_OPTIONS", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "BASH_ENV"] {
+        let names = [
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "DYLD_INSERT_LIBRARIES",
+            "NODE_OPTIONS",
+            "PYTHONPATH",
+            "PYTHONHOME",
+            "PYTHONSTARTUP",
+            "BASH_ENV",
+            "BASH_FUNC_ls%%",
+            "ENV",
+            "PERL5OPT",
+            "PERL5LIB",
+            "RUBYOPT",
+            "RUBYLIB",
+            "GIT_SSH",
+            "GIT_SSH_COMMAND",
+            "GIT_CONFIG_KEY_0",
+            "JAVA_TOOL_OPTIONS",
+            "_JAVA_OPTIONS",
+            "DOTNET_STARTUP_HOOKS",
+            "npm_config_script_shell",
+            "NPM_CONFIG_NODE_OPTIONS",
+        ];
+        for name in names {
             let declared = SensitiveMap::from([(name.to_owned(), Sensitive::secret("hunter2"))]);
             let error = for_child(&environment(), &[], &declared, &[]).unwrap_err();
             assert_eq!(error.context().problems[0].field, format!("env.{name}"));
-            assert!(!format!("{error:?}").contains("hunter2"));
-            assert!(for_child(&environment(), &[], &declared, &[name.to_owned()]).is_ok());
+            assert!(error.message().contains("allow_env") && !format!("{error:?}").contains("hunter2"), "{error:?}");
+            let other = for_child(&environment(), &[], &declared, &["OTHER".to_owned()]);
+            assert!(other.is_err(), "{name} was not allowed");
+            assert_eq!(for_child(&environment(), &[], &declared, &[name.to_owned()]).unwrap()[name], "hunter2");
+        }
+    }
+
+    #[test]
+    fn ordinary_variables_are_taken() {
+        for name in ["API_KEY", "ENVIRONMENT", "NODE_ENV", "LDAP_URL", "GIT_AUTHOR_NAME", "NPM_CONFIG_REGISTRY", "PATH"]
+        {
+            let declared = SensitiveMap::from([(name.to_owned(), Sensitive::secret("x"))]);
+            assert_eq!(for_child(&environment(), &[], &declared, &[]).unwrap()[name], "x");
         }
     }
 

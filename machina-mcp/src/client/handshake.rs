@@ -9,10 +9,14 @@ use machina_core::{Error, ErrorKind, Phase, Result};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
+use super::definitions::modest;
 use super::link::{
     Dialect, LEGACY_VERSION, Link, MODERN_VERSION, Request, Stage, client_info, legacy_capabilities, shown,
 };
 use super::wire::{HEADER_MISMATCH, Object};
+
+/// How many characters of what a server says about its use are kept.
+const INSTRUCTIONS_MAX: usize = 16 * 1024;
 
 /// What a server says of itself, and the protocol agreed upon.
 #[derive(Debug, Clone)]
@@ -61,7 +65,7 @@ pub(crate) async fn discover(link: &dyn Link) -> Result<Greeting> {
         return Err(Error::rejected(message).at(Phase::Answered));
     }
     let server_info = result["_meta"]["io.modelcontextprotocol/serverInfo"].clone();
-    Ok(greeting(dialect, server_info, result))
+    greeting("server/discover", dialect, server_info, result)
 }
 
 /// Begins a session with a handshake.
@@ -79,7 +83,7 @@ pub(crate) async fn initialize(link: &dyn Link) -> Result<Greeting> {
     let dialect = Dialect::legacy(version);
     link.notify("notifications/initialized", &Object::new(), &dialect).await?;
     let server_info = result["serverInfo"].take();
-    Ok(greeting(dialect, server_info, result))
+    greeting("initialize", dialect, server_info, result)
 }
 
 async fn ask(link: &dyn Link, method: &str, params: Object, dialect: &Dialect) -> Result<Value> {
@@ -93,13 +97,16 @@ async fn ask(link: &dyn Link, method: &str, params: Object, dialect: &Dialect) -
     Ok(result)
 }
 
-fn greeting(dialect: Dialect, server_info: Value, mut result: Value) -> Greeting {
-    Greeting {
-        dialect,
-        server_info,
-        instructions: result["instructions"].as_str().map(str::to_owned),
-        capabilities: result["capabilities"].take(),
-    }
+fn greeting(method: &str, dialect: Dialect, server_info: Value, mut result: Value) -> Result<Greeting> {
+    let instructions = result["instructions"].as_str().map(|text| text.chars().take(INSTRUCTIONS_MAX).collect());
+    let capabilities = modest(method, "capabilities", result["capabilities"].take())?;
+    // An icon can be larger than all that is kept; who it is can not.
+    let server_info = modest(method, "serverInfo", server_info.clone()).or_else(|_| {
+        let named = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.into()));
+        let texts: Object = server_info.as_object().into_iter().flatten().filter_map(named).collect();
+        modest(method, "serverInfo", Value::Object(texts))
+    })?;
+    Ok(Greeting { dialect, server_info, instructions, capabilities })
 }
 
 fn object(value: Value) -> Object {

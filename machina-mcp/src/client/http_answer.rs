@@ -10,8 +10,9 @@ use tokio::time::sleep;
 
 use super::http_link::{Peer, is_empty_success};
 use super::http_response::Received;
-use super::link::{Aside, Dialect, OnAside, rejected, shortened, unanswered};
+use super::link::{Aside, Dialect, OnAside, rejected, unanswered};
 use super::sse::{Event, Parser};
+use super::status::media_type;
 use super::wire::{self, Incoming, RpcError};
 
 /// How often a stream that ended early is taken up again.
@@ -49,8 +50,8 @@ impl Answers<'_> {
             let answer = Incoming::parse(&body).into_iter().find_map(|message| self.take(message, on_aside));
             return answer.unwrap_or_else(|| Err(self.without_answer("its body is no answer")));
         }
-        let kind = shortened(&self.peer.secrets.mask(kind));
-        let what = format!("HTTP {} of the type `{kind}` carries no answer", status.as_u16());
+        let kind = media_type(&kind).unwrap_or("unknown");
+        let what = format!("HTTP {} of the type {kind} carries no answer", status.as_u16());
         Err(Error::rejected(format!("{}: {what}", self.method)).at(Phase::MaybeExecuted))
     }
 

@@ -29,10 +29,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use url::{Host, Url};
 
+use super::guard::Guard;
+
 /// A pool of connections to one server.
 pub(super) struct Direct {
-    host: String,
+    host: Host<String>,
     port: u16,
+    guard: Guard,
     /// What every request has: its path, and the name of the server.
     uri: Uri,
     host_header: HeaderValue,
@@ -81,13 +84,9 @@ pub(super) struct DirectResponse {
 
 impl Direct {
     /// A pool for the server of `url`; `None` if it takes the full client.
-    pub(super) fn for_url(url: &Url, limits: Limits, tasks: Tasks) -> Option<Arc<Self>> {
+    pub(super) fn for_url(url: &Url, limits: Limits, guard: Guard, tasks: Tasks) -> Option<Arc<Self>> {
         let plain = url.scheme() == "http" && url.username().is_empty() && url.password().is_none();
-        let host = match url.host().filter(|_| plain)? {
-            Host::Domain(name) => name.to_owned(),
-            Host::Ipv4(address) => address.to_string(),
-            Host::Ipv6(address) => address.to_string(),
-        };
+        let host = url.host().filter(|_| plain)?.to_owned();
         let authority = match url.port() {
             Some(port) => format!("{}:{port}", url.host_str()?),
             None => url.host_str()?.to_owned(),
@@ -95,6 +94,7 @@ impl Direct {
         Some(Arc::new(Self {
             host,
             port: url.port_or_known_default()?,
+            guard,
             uri: url[url::Position::BeforePath..url::Position::AfterQuery].parse().ok()?,
             host_header: HeaderValue::from_str(&authority).ok()?,
             limits,
@@ -145,7 +145,7 @@ impl Direct {
 
     async fn connect(&self) -> io::Result<Connection> {
         let connecting = async {
-            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            let stream = self.guard.dial(&self.host, self.port).await?;
             stream.set_nodelay(true)?;
             let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
             Ok(Connection { sender, driver: Some(Box::pin(driver)), used: Instant::now() })
@@ -277,6 +277,7 @@ impl DirectResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machina_core::Reach;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -286,7 +287,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}{path}", listener.local_addr().unwrap())).unwrap();
         let limits = Limits { connect_timeout: PATIENCE, idle_max: 4, idle_timeout: PATIENCE };
-        (listener, Direct::for_url(&url, limits, Tasks::new()).unwrap())
+        (listener, Direct::for_url(&url, limits, Guard::new(Reach::inside()), Tasks::new()).unwrap())
     }
 
     /// Reads one request, which ends with `body`, and answers it.

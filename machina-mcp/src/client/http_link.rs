@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use machina_core::{Era, Error, Phase, Result, Tasks};
-use reqwest::{Client, ClientBuilder, RequestBuilder};
+use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 use super::events::Events;
+use super::guard::{AGENT, barred_in, place};
 use super::http_answer::Answers;
 use super::http_direct::{Broken, Direct};
 use super::http_response::{NotReceived, Received};
@@ -42,8 +43,6 @@ const FIRST_VERSION_IN_HEADER: &str = "2025-06-18";
 
 /// What every answer may be.
 const ACCEPTED: &str = "application/json, text/event-stream";
-/// How Machina calls itself.
-const AGENT: &str = concat!("machina/", env!("CARGO_PKG_VERSION"));
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -278,7 +277,8 @@ impl Peer {
         })
         .await;
         let in_session = self.session.get().is_some();
-        let refusal = Refusal { method, status, retry_after, body: &body, in_session, era, secrets: &self.secrets };
+        let (kind, secrets) = (response.content_type(), &self.secrets);
+        let refusal = Refusal { method, status, retry_after, kind, body: &body, in_session, era, secrets };
         let error = refusal.error();
         if refusal.ends_session() {
             self.events.close(error.clone());
@@ -309,11 +309,17 @@ impl Peer {
 
 /// What it means that no response came from `url`.
 pub(super) fn not_received(url: &Url, error: NotReceived) -> Error {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or_default();
-    let refused = |cause: &str| unanswered(format!("could not connect to {host}:{port}: {cause}"), Phase::NotSent);
-    let broke =
-        |cause: &str| unanswered(format!("the connection to {host}:{port} broke: {cause}"), Phase::MaybeExecuted);
+    let place = place(url);
+    let cause: &(dyn std::error::Error + 'static) = match &error {
+        NotReceived::Full(error) => error,
+        NotReceived::Direct(Broken::Connecting(error)) => error,
+        NotReceived::Direct(Broken::Exchanging(error)) => error,
+    };
+    if let Some(barred) = barred_in(cause) {
+        return barred.into_error(&place);
+    }
+    let refused = |cause: &str| unanswered(format!("could not connect to {place}: {cause}"), Phase::NotSent);
+    let broke = |cause: &str| unanswered(format!("the connection to {place} broke: {cause}"), Phase::MaybeExecuted);
     match error {
         NotReceived::Full(error) => {
             let error = error.without_url();
@@ -351,34 +357,6 @@ impl Drop for Cancel<'_> {
             self.peer.aside(wire::cancellation(id, &Object::new()), self.dialect);
         }
     }
-}
-
-/// A client for one connector: pooled, without redirects, proxies and repeats.
-pub(crate) fn client(config: &super::config::HttpConfig) -> Result<Client> {
-    built(builder(config))
-}
-
-/// The same for connections that are to become something else, which only those
-/// of HTTP/1.1 can.
-pub(super) fn upgrading_client(config: &super::config::HttpConfig) -> Result<Client> {
-    built(builder(config).http1_only())
-}
-
-fn built(builder: ClientBuilder) -> Result<Client> {
-    builder.build().map_err(|error| Error::internal(format!("no HTTP client: {}", root_cause(&error))))
-}
-
-fn builder(config: &super::config::HttpConfig) -> ClientBuilder {
-    Client::builder()
-        .user_agent(AGENT)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .referer(false)
-        .tcp_nodelay(true)
-        .connect_timeout(config.connect_timeout)
-        .pool_max_idle_per_host(config.idle_connections_max)
-        .pool_idle_timeout(config.idle_timeout)
 }
 
 /// Headers that the protocol itself sets.

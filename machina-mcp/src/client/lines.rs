@@ -44,6 +44,11 @@ impl Lines {
         self.extend(bytes);
     }
 
+    /// How many bytes the line has that is not complete yet.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.overflow.as_ref().map_or(self.line.len() as u64, |overflow| overflow.bytes)
+    }
+
     fn extend(&mut self, bytes: &[u8]) {
         if let Some(overflow) = &mut self.overflow {
             overflow.extend(bytes);
@@ -120,6 +125,17 @@ mod tests {
             assert_eq!((head[0], head.len(), tail[EDGE - 1], tail.len()), (b'{', EDGE, b'}', EDGE));
             assert_eq!(next, b"next");
         }
+    }
+
+    #[test]
+    fn of_a_line_without_end_only_the_edges_are_kept() {
+        let mut lines = Lines::new(1_000);
+        for mebibyte in 1..=100 {
+            assert_eq!(all(&mut lines, &vec![b'x'; 1 << 20]), []);
+            assert_eq!(lines.unfinished(), mebibyte << 20);
+        }
+        let Overflow { head, tail, .. } = lines.overflow.as_ref().unwrap();
+        assert!(lines.line.capacity() <= 1_000 && head.len() == EDGE && tail.capacity() <= 4 * EDGE);
     }
 
     #[test]

@@ -148,6 +148,11 @@ pub(crate) trait Link: fmt::Debug + Send + Sync + 'static {
     /// What the process wrote to stderr of late.
     fn stderr_tail(&self) -> String;
 
+    /// What is to be said against the server though it answers; said once.
+    fn complaint(&self) -> Option<Error> {
+        None
+    }
+
     /// The process behind the link, if there is one.
     fn process_id(&self) -> Option<u32>;
 
@@ -158,6 +163,10 @@ pub(crate) trait Link: fmt::Debug + Send + Sync + 'static {
 /// The error for a JSON-RPC error that a server of `era` answered `method` with.
 /// What it says is shown without `secrets`.
 pub(crate) fn rejected(method: &str, error: &RpcError, era: Era, secrets: &Secrets) -> Error {
+    if error.unreadable {
+        let message = shortened(&secrets.mask(error.message.clone()));
+        return Error::rejected(format!("the answer to {method} is refused: {message}")).at(Phase::Answered);
+    }
     // The older era leaves these codes to the servers.
     let refused =
         era == Era::Modern && [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION].contains(&error.code);
@@ -274,7 +283,7 @@ mod tests {
     fn a_wrong_header_was_refused_and_bad_arguments_were_answered() {
         let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
         let error = |code, era| {
-            let error = RpcError { code, message: "no\u{7} hunter2-hunter2".into(), data: None };
+            let error = RpcError { code, message: "no\u{7} hunter2-hunter2".into(), data: None, unreadable: false };
             rejected("tools/call", &error, era, &secrets)
         };
         for code in [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION] {
@@ -290,15 +299,24 @@ mod tests {
     #[test]
     fn a_secret_is_masked_before_the_text_is_cut() {
         let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
-        let error = RpcError { code: 1, message: format!("{}hunter2-hunter2", "x".repeat(493)), data: None };
+        let error =
+            RpcError { code: 1, message: format!("{}hunter2-hunter2", "x".repeat(493)), data: None, unreadable: false };
         assert!(!rejected("tools/call", &error, Era::Legacy, &secrets).message().contains("hunter"));
+    }
+
+    #[test]
+    fn an_answer_that_may_not_be_read_is_an_answer_and_no_error_of_the_server() {
+        let error = RpcError { code: 0, message: "the key `a` is there twice".into(), data: None, unreadable: true };
+        let error = rejected("tools/call", &error, Era::Modern, &Secrets::new([]));
+        assert_eq!(error.message(), "the answer to tools/call is refused: the key `a` is there twice");
+        assert_eq!((error.context().phase, error.context().upstream_code), (Some(Phase::Answered), None));
     }
 
     #[test]
     fn what_an_error_adds_is_kept_without_secrets_unless_it_is_long() {
         let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
         let data_of = |data: Value| {
-            let error = RpcError { code: -32021, message: "no".into(), data: Some(data) };
+            let error = RpcError { code: -32021, message: "no".into(), data: Some(data), unreadable: false };
             rejected("tools/call", &error, Era::Modern, &secrets).context().upstream_data.clone()
         };
         let data = json!({"z": ["is hunter2-hunter2"], "hunter2-hunter2": {"a": 1}});

@@ -33,11 +33,6 @@ impl Ring {
         Self { bytes_max, secrets, kept: Mutex::default() }
     }
 
-    /// What the child was given and must not be shown.
-    pub(crate) fn secrets(&self) -> &Secrets {
-        &self.secrets
-    }
-
     /// Takes `new`, dropping the oldest bytes where the limit is reached.
     pub(crate) fn push(&self, new: &[u8]) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -324,8 +324,8 @@ impl Session for McpSession {
         };
         match self.send(method, Object::new(), &CallContext::within(timeout), Vec::new()).await {
             // Not every server knows `ping`, but only a working one says so.
-            Err(error) if error.context().upstream_code == Some(METHOD_NOT_FOUND) => Ok(()),
-            result => result.map(drop),
+            Err(error) if error.context().upstream_code != Some(METHOD_NOT_FOUND) => Err(error),
+            _ => self.link.complaint().map_or(Ok(()), Err),
         }
     }
 

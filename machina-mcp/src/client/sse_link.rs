@@ -12,7 +12,8 @@ use reqwest::Client;
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::duplex::{Frame, Line};
+use super::conversation::Frame;
+use super::duplex::Duplex;
 use super::http_link::not_received;
 use super::http_response::Received;
 use super::link::unanswered;
@@ -66,7 +67,7 @@ pub(super) async fn open(
 }
 
 /// Carries messages both ways until the link or the server ends it.
-pub(super) async fn carry(stream: Stream, line: Arc<Line>, frames: mpsc::Receiver<Frame>) {
+pub(super) async fn carry(stream: Stream, line: Arc<Duplex>, frames: mpsc::Receiver<Frame>) {
     let Stream { client, headers, secrets, post_to, response, parser, early } = stream;
     let post = async |frame: Frame| {
         if !frame.begin() {
@@ -88,7 +89,7 @@ pub(super) async fn carry(stream: Stream, line: Arc<Line>, frames: mpsc::Receive
     line.end(reason);
 }
 
-async fn hear(mut response: Received, mut parser: Parser, mut events: Vec<Event>, line: &Line) -> Error {
+async fn hear(mut response: Received, mut parser: Parser, mut events: Vec<Event>, line: &Duplex) -> Error {
     loop {
         for event in events.drain(..) {
             line.hear(event.data.unwrap_or_default().as_bytes());
@@ -104,7 +105,8 @@ async fn hear(mut response: Received, mut parser: Parser, mut events: Vec<Event>
 
 fn refused(method: &str, response: &Received, secrets: &Secrets) -> Error {
     let (status, retry_after) = (response.status(), retry_after(response.headers(), machina_core::now()));
-    Refusal { method, status, retry_after, body: &[], in_session: false, era: Era::Legacy, secrets }.error()
+    let (kind, era) = (response.content_type(), Era::Legacy);
+    Refusal { method, status, retry_after, kind, body: &[], in_session: false, era, secrets }.error()
 }
 
 fn malformed() -> Error {

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use jiff::Timestamp;
 use machina_core::{Era, Error, ErrorKind, Phase};
 
-use super::link::{rejected, shortened};
+use super::link::rejected;
 use super::secrets::Secrets;
 use super::wire::Incoming;
 
@@ -20,6 +20,8 @@ pub(crate) struct Refusal<'a> {
     pub(crate) method: &'a str,
     pub(crate) status: StatusCode,
     pub(crate) retry_after: Option<Duration>,
+    /// What the body says it is.
+    pub(crate) kind: &'a str,
     /// The beginning of the body.
     pub(crate) body: &'a [u8],
     /// Whether the request named a session.
@@ -68,14 +70,18 @@ impl Refusal<'_> {
 
     /// A status that says little: an error of the protocol in the body says more.
     /// Without one, only those statuses are a refusal that come before any work.
+    /// Any other body is not quoted: whoever registered the address may be one who
+    /// is not to read what is there.
     fn by_body(&self, say: &dyn Fn(&str) -> String) -> Error {
         for message in Incoming::parse(self.body) {
             if let Incoming::Response { outcome: Err(error), .. } = message {
                 return rejected(self.method, &error, self.era, self.secrets);
             }
         }
-        let text = shortened(&self.secrets.mask(String::from_utf8_lossy(self.body).into_owned()));
-        let what = if text.is_empty() || text.starts_with('<') { "no reason given".to_owned() } else { text };
+        let what = match media_type(self.kind) {
+            Some(kind) => format!("no reason of MCP given, but something of the type {kind}"),
+            None => "no reason given".to_owned(),
+        };
         match self.status.as_u16() {
             405 | 406 | 411 | 413 | 414 | 415 | 421 | 431 => Error::rejected(say(&what)).at(Phase::Refused),
             // The server, or a proxy before it, gave up waiting: the work may go on.
@@ -83,6 +89,13 @@ impl Refusal<'_> {
             _ => Error::rejected(say(&what)).at(Phase::MaybeExecuted),
         }
     }
+}
+
+/// The type and subtype that a header `Content-Type` names.
+pub(crate) fn media_type(header: &str) -> Option<&str> {
+    let kind = header.split(';').next().unwrap_or_default().trim();
+    let token = |c: char| c.is_ascii_alphanumeric() || "/+-._".contains(c);
+    (kind.contains('/') && kind.len() <= 80 && kind.chars().all(token)).then_some(kind)
 }
 
 /// How long the header `Retry-After` asks to wait: seconds, or until a date.
@@ -108,7 +121,8 @@ mod tests {
         let retry_after = retry_after.map(Duration::from_secs);
         let secrets = Secrets::new(["hunter2-hunter2".to_owned()]);
         let (body, secrets) = (body.as_bytes(), &secrets);
-        Refusal { method: "tools/call", status, retry_after, body, in_session, era, secrets }.error()
+        Refusal { method: "tools/call", status, retry_after, kind: "text/html; canary", body, in_session, era, secrets }
+            .error()
     }
 
     fn error(status: u16, retry_after: Option<u64>, body: &str, in_session: bool) -> Error {
@@ -180,12 +194,24 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_repeats_our_secrets_is_masked() {
+    fn an_error_of_the_protocol_is_quoted_without_our_secrets() {
         let rpc = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"hunter2-hunter2 is wrong"}}"#;
-        for body in ["hunter2-hunter2 is wrong", rpc] {
-            let error = error(400, None, body, false);
-            assert!(error.message().ends_with("******** is wrong"), "{error}");
+        let error = error(400, None, rpc, false);
+        assert!(error.message().ends_with("******** is wrong"), "{error}");
+    }
+
+    #[test]
+    fn no_other_body_is_quoted_nor_more_of_its_type_than_that() {
+        let bodies = ["canary", r#"{"canary":1}"#, r#"{"error":{"message":"canary"}}"#, "<html>canary", "[\"canary\"]"];
+        for (body, status) in bodies.into_iter().flat_map(|body| [400, 404, 405, 408, 418, 500].map(|s| (body, s))) {
+            let error = error(status, None, body, false);
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+            assert!(error.message().ends_with("something of the type text/html"), "{error}");
         }
+        for strange in ["", "text", "text/html<script>", &"a/".repeat(50)] {
+            assert_eq!(media_type(strange), None);
+        }
+        assert_eq!(media_type("application/json ; charset=utf-8"), Some("application/json"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::child::{Patience, Process};
-use super::stdio::{Shared, TAIL_CHARS, TAIL_LINES};
+use super::pipes::Pipes;
 
 /// How long the streams of an ended child may take to run dry.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const AFTER_STDOUT: Patience =
 /// Waits for the end of a process, or brings it about.
 pub(super) struct Supervisor {
     pub(super) process: Process,
-    pub(super) shared: Arc<Shared>,
+    pub(super) pipes: Arc<Pipes>,
     /// Set when someone wants the process to end.
     pub(super) stop_wanted: watch::Receiver<Option<Patience>>,
     /// Whether stdout and stderr have ended.
@@ -32,27 +32,30 @@ impl Supervisor {
     /// Runs until the process has ended; then `ended` turns true and `tasks` end.
     pub(super) async fn run(mut self, command: String, ended: watch::Sender<bool>, tasks: Tasks) {
         let status = self.until_ended().await;
-        for stream in &mut self.streams_ended {
-            // Answers and last words may still be in the pipes.
-            let _ = timeout(DRAIN, stream.wait_for(|ended| *ended)).await;
-        }
-        self.shared.events.close(self.last_words(&command, status));
-        self.shared.close_queue();
-        self.shared.pending.close();
+        let [stdout, stderr] = &mut self.streams_ended;
+        // Answers and last words may still be in the pipes.
+        let dry = async {
+            let _ = stdout.wait_for(|ended| *ended).await;
+            let _ = stderr.wait_for(|ended| *ended).await;
+        };
+        let _ = timeout(DRAIN, dry).await;
+        self.pipes.conversation.events.close(self.last_words(&command, status));
+        self.pipes.close_queue();
+        self.pipes.conversation.pending.close();
         ended.send_replace(true);
         // A process that left the group may still hold a stream open.
         tasks.cancel();
     }
 
     async fn until_ended(&mut self) -> std::io::Result<ExitStatus> {
-        let events = self.shared.events.clone();
+        let events = self.pipes.conversation.events.clone();
         let patience = tokio::select! {
             status = self.process.ended() => return status,
             stop = wanted(&mut self.stop_wanted) => stop,
             _ = self.streams_ended[0].wait_for(|ended| *ended) => AFTER_STDOUT,
             _ = events.until_closed() => (*self.stop_wanted.borrow()).unwrap_or(Patience::NONE),
         };
-        self.shared.close_queue();
+        self.pipes.close_queue();
         self.process.stop(patience).await
     }
 
@@ -62,7 +65,7 @@ impl Supervisor {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        let tail = self.shared.stderr.tail(TAIL_LINES, TAIL_CHARS);
+        let tail = self.pipes.last_words();
         Error::lost(format!("the process `{command}` ended ({how})")).with(|c| {
             c.hard = true;
             c.stderr_tail = tail;

@@ -22,7 +22,8 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use url::Url;
 
-use super::duplex::{Frame, Line};
+use super::conversation::Frame;
+use super::duplex::Duplex;
 use super::http_link::not_received;
 use super::link::{shortened, unanswered};
 use super::secrets::Secrets;
@@ -56,8 +57,9 @@ fn check(response: &Response, key: &str, secrets: &Secrets) -> Result<()> {
     let status = response.status();
     if status != StatusCode::SWITCHING_PROTOCOLS {
         let retry_after = retry_after(response.headers(), machina_core::now());
-        let (method, body) = ("the handshake of the WebSocket", &[][..]);
-        return Err(Refusal { method, status, retry_after, body, in_session: false, era: Era::Legacy, secrets }.error());
+        let (method, kind, body) = ("the handshake of the WebSocket", "", &[][..]);
+        let (in_session, era) = (false, Era::Legacy);
+        return Err(Refusal { method, status, retry_after, kind, body, in_session, era, secrets }.error());
     }
     let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT);
     if accept.is_some_and(|accept| accept.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes()) {
@@ -67,7 +69,7 @@ fn check(response: &Response, key: &str, secrets: &Secrets) -> Result<()> {
 }
 
 /// Carries messages both ways until the link or the server ends it.
-pub(super) async fn carry(socket: Socket, line: Arc<Line>, mut frames: mpsc::Receiver<Frame>) {
+pub(super) async fn carry(socket: Socket, line: Arc<Duplex>, mut frames: mpsc::Receiver<Frame>) {
     let (mut sink, mut stream) = socket.split();
     let reason = tokio::select! {
         reason = hear(&mut stream, &line) => reason,
@@ -80,7 +82,7 @@ pub(super) async fn carry(socket: Socket, line: Arc<Line>, mut frames: mpsc::Rec
     line.end(reason);
 }
 
-async fn hear(stream: &mut SplitStream<Socket>, line: &Line) -> Error {
+async fn hear(stream: &mut SplitStream<Socket>, line: &Duplex) -> Error {
     loop {
         match stream.next().await {
             Some(Ok(Message::Text(text))) => line.hear(text.as_bytes()),

@@ -2,7 +2,9 @@
 //! fields and key order included. Refuses to interpret results; that is the
 //! caller's part.
 
-use serde::Serialize;
+use machina_core::json::strict_from_slice;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// A JSON object.
@@ -29,6 +31,8 @@ pub(crate) struct RpcError {
     pub(crate) message: String,
     /// What it adds for programs.
     pub(crate) data: Option<Value>,
+    /// Whether it is ours: the answer came, and is not one that may be read.
+    pub(crate) unreadable: bool,
 }
 
 /// One message from a server.
@@ -45,11 +49,26 @@ pub(crate) enum Incoming {
 impl Incoming {
     /// The messages in `bytes`: one, or those of a batch. Empty if it is not JSON-RPC 2.0.
     pub(crate) fn parse(bytes: &[u8]) -> Vec<Self> {
-        match serde_json::from_slice(bytes) {
+        match strict_from_slice(bytes) {
             Ok(Value::Array(batch)) => batch.into_iter().filter_map(Self::from_value).collect(),
             Ok(value) => Self::from_value(value).into_iter().collect(),
-            Err(_) => Vec::new(),
+            Err(why) => Self::unreadable(bytes, &why).into_iter().collect(),
         }
+    }
+
+    /// The failure that an answer stands for which has a key twice or is nested too
+    /// deep: whoever waits for it is told at once, not when its time is up.
+    fn unreadable(bytes: &[u8], why: &serde_json::Error) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            jsonrpc: String,
+            id: Value,
+            method: Option<IgnoredAny>,
+        }
+        let head: Head = serde_json::from_slice(bytes).ok()?;
+        let outcome = Err(RpcError { code: 0, message: why.to_string(), data: None, unreadable: true });
+        let is_answer = head.jsonrpc == "2.0" && head.method.is_none();
+        is_answer.then(|| Self::Response { id: our_id(&head.id), outcome })
     }
 
     fn from_value(value: Value) -> Option<Self> {
@@ -82,7 +101,7 @@ impl RpcError {
         };
         let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
         let data = error.get_mut("data").map(Value::take).filter(|data| !data.is_null());
-        Self { code, message, data }
+        Self { code, message, data, unreadable: false }
     }
 }
 
@@ -189,6 +208,33 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_with_a_key_twice_or_too_deep_is_a_failure_of_its_request() {
+        let deep = format!(r#"{{"jsonrpc":"2.0","id":4,"result":{}{}}}"#, "[".repeat(65), "]".repeat(65));
+        let deeper = format!(r#"{{"result":{}{},"jsonrpc":"2.0","id":4}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        for (text, why) in [
+            (r#"{"jsonrpc":"2.0","id":4,"result":{"isError":false,"isError":true}}"#, "`isError` is there twice"),
+            (r#"{"jsonrpc":"2.0","id":"4","error":{"code":1,"\u0063ode":2}}"#, "`code` is there twice"),
+            (r#"{"jsonrpc":"2.0","id":4,"result":{},"result":[]}"#, "`result` is there twice"),
+            (&deep, "more than 64 deep"),
+            (&deeper, "more than 64 deep"),
+        ] {
+            let [Incoming::Response { id: Some(4), outcome: Err(error) }] = &Incoming::parse(text.as_bytes())[..]
+            else {
+                panic!("no failure: {text:.80}");
+            };
+            assert!(error.unreadable && error.message.contains(why), "{error:?}");
+        }
+        for junk in [
+            r#"{"jsonrpc":"2.0","id":4,"id":5,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":4,"method":"ping","params":{"a":1,"a":2}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"a":1,"a":2}}"#,
+            r#"{"a":1,"a":2}"#,
+        ] {
+            assert_eq!(Incoming::parse(junk.as_bytes()), [], "{junk}");
+        }
+    }
+
+    #[test]
     fn tells_the_kinds_apart() {
         let parse = |text: &str| Incoming::parse(text.as_bytes());
         assert_eq!(
@@ -206,11 +252,21 @@ mod tests {
             [
                 Incoming::Response {
                     id: Some(3),
-                    outcome: Err(RpcError { code: -32602, message: "no".into(), data: Some(json!([1])) })
+                    outcome: Err(RpcError {
+                        code: -32602,
+                        message: "no".into(),
+                        data: Some(json!([1])),
+                        unreadable: false
+                    })
                 },
                 Incoming::Response {
                     id: None,
-                    outcome: Err(RpcError { code: 0, message: "the server gave no message".into(), data: None })
+                    outcome: Err(RpcError {
+                        code: 0,
+                        message: "the server gave no message".into(),
+                        data: None,
+                        unreadable: false
+                    })
                 },
             ]
         );

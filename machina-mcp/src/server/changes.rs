@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use machina_core::{Event, EventKind, EventStream, Next, Registry};
+use machina_core::{EventStream, Next, Registry};
 
 use super::gateway::Gateway;
 
@@ -110,7 +110,7 @@ impl Changes {
 
 fn concerns_lists(next: &Next) -> bool {
     match next {
-        Next::Event(event) => !matches!(**event, Event { kind: EventKind::HealthChanged { .. }, .. }),
+        Next::Event(event) => !event.kind.is_of_health(),
         Next::Resync => true,
     }
 }

@@ -13,8 +13,8 @@ use axum::routing::get;
 use futures_util::{SinkExt, StreamExt};
 use machina_core::testing::SimConnector;
 use machina_core::{
-    CallContext, Connector, Endpoint, Era, ErrorKind, HttpEndpoint, Instance, Machina, Notice, Principal, Result, Role,
-    ServiceSpec, Session, Target, Tasks,
+    CallContext, Connector, Endpoint, Era, ErrorKind, HttpEndpoint, Instance, Machina, Notice, Principal, Reach, Result,
+    Role, ServiceSpec, Session, Target, Tasks,
 };
 use machina_mcp::client::{Environment, HttpConfig, SseConnector, WebSocketConnector};
 use machina_mcp::server::{HttpServerConfig, StreamableHttp, ToolMode, streamable_http};
@@ -43,7 +43,8 @@ async fn listener() -> (TcpListener, String) {
 
 fn target(instance: Instance, era: Option<Era>) -> Target {
     let service = "fixture".parse().unwrap();
-    Target { service, instance, env: BTreeMap::new(), era, timeout: Duration::from_secs(5) }
+    let (timeout, reach) = (Duration::from_secs(5), Reach::inside());
+    Target { service, instance, env: BTreeMap::new(), era, timeout, reach }
 }
 
 async fn over_websocket(url: &str, era: Option<Era>) -> Result<Arc<dyn Session>> {

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) verb: String,
+    pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
 }
@@ -114,7 +115,9 @@ async fn serve(stream: TcpStream, log: &Mutex<Vec<Received>>, script: &Script) -
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;
         let body = serde_json::from_slice(&body).unwrap_or_default();
-        let request = Received { verb: first.split(' ').next().unwrap().to_owned(), headers, body };
+        let mut words = first.split(' ').map(str::to_owned);
+        let (verb, path) = words.next().zip(words.next()).unwrap();
+        let request = Received { verb, path, headers, body };
         log.lock().unwrap().push(request.clone());
         for piece in script(&request) {
             match piece {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::http_server::{Piece, Received, Server, json as json_reply, reply, result};
-use machina_core::{CallContext, Connector, Era, ErrorKind, HttpEndpoint, Instance, Phase, Result, Session, Target};
+use machina_core::{CallContext, Connector, Era, ErrorKind, HttpEndpoint, Instance, Phase, Reach, Result, Session, Target};
 use machina_mcp::client::{Environment, HttpConfig, HttpConnector};
 use serde_json::{Map, Value, json};
 
@@ -22,6 +22,7 @@ pub(crate) fn target(endpoint: HttpEndpoint, era: Option<Era>) -> Target {
         env: BTreeMap::new(),
         era,
         timeout: Duration::from_secs(5),
+        reach: Reach::inside(),
     }
 }
 

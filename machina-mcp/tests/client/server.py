@@ -3,7 +3,7 @@
 Usage: server.py [era] [quirk ...]
 era: legacy (default) | modern | both
 quirks: junk, hang_discover, exit_on_discover, silent, deaf, crash, stubborn,
-        slow_start, no_ping, family, shut, choke, no_logging
+        slow_start, no_ping, family, shut, choke, no_logging, lingers
 """
 import json
 import os
@@ -84,8 +84,20 @@ def call(request, name, arguments):
             note("notifications/tools/list_changed", meta)
         return text("grown")
     if name == "stderr":
-        sys.stderr.write(("y" * 99 + "\n") * arguments["lines"])
+        for _ in range(0, arguments["lines"], 1000):
+            sys.stderr.write(("y" * 99 + "\n") * 1000)
         sys.stderr.flush()
+        return text("written")
+    if name == "endless":
+        with lock:
+            for _ in range(arguments["mebibytes"]):
+                sys.stdout.write("x" * (1 << 20))
+            sys.stdout.flush()
+        return text("written")
+    if name == "noise":
+        with lock:
+            sys.stdout.write("progress: 50 %\n" * arguments["lines"])
+            sys.stdout.flush()
         return text("written")
     if name == "meta":
         return text(json.dumps(request["params"].get("_meta", {}), sort_keys=True))
@@ -189,7 +201,7 @@ def main():
             note("notifications/subscriptions/acknowledged", {"notifications": message["params"]["notifications"]})
         elif "id" in message:
             threading.Thread(target=answer, args=(message,), daemon=True).start()
-    if "stubborn" in QUIRKS:
+    if "stubborn" in QUIRKS or "lingers" in QUIRKS:
         time.sleep(300)
 
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use machina_core::{CallContext, Connector, Era, Instance, Result, Session, StdioEndpoint, Target};
+use machina_core::{CallContext, Connector, Era, Instance, Reach, Result, Session, StdioEndpoint, Target};
 use machina_mcp::client::{Environment, StdioConfig, StdioConnector};
 use serde_json::{Map, Value};
 use tokio::time::sleep;
@@ -37,6 +37,7 @@ pub(crate) fn target(endpoint: StdioEndpoint, era: Option<Era>) -> Target {
         env: BTreeMap::new(),
         era,
         timeout: Duration::from_secs(20),
+        reach: Reach::inside(),
     }
 }
 

@@ -20,7 +20,9 @@ const fn place(kind: EntryKind) -> Place {
     match kind {
         EntryKind::Transition => Place { table: "health_checks", at: "checked_at", kind: Some("transition") },
         EntryKind::Sample => Place { table: "health_checks", at: "checked_at", kind: Some("sample") },
+        EntryKind::Rollup => Place { table: "health_rollups", at: "until", kind: None },
         EntryKind::Call => Place { table: "calls", at: "executed_at", kind: None },
+        EntryKind::Alert => Place { table: "alerts", at: "at", kind: None },
         EntryKind::Audit => Place { table: "audit", at: "at", kind: None },
     }
 }
@@ -41,7 +43,7 @@ pub(super) async fn append(connection: &mut SqliteConnection, entries: &[Entry])
 /// Appends entries within a transaction: those of one table by one statement,
 /// because a busy router writes thousands a second.
 pub(super) async fn insert(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<()> {
-    let mut rows: [Vec<Value>; 3] = Default::default();
+    let mut rows: [Vec<Value>; INSERTIONS.len()] = Default::default();
     for entry in entries {
         let (table, row) = row(entry)?;
         rows[table as usize].push(row);
@@ -59,10 +61,12 @@ enum Table {
     HealthChecks,
     Calls,
     Audit,
+    Alerts,
+    HealthRollups,
 }
 
 /// The statement that inserts rows into each [`Table`], given as a JSON array of arrays.
-const INSERTIONS: [&str; 3] = [
+const INSERTIONS: [&str; 5] = [
     "INSERT INTO health_checks (service, instance_id, checked_at, kind, status, state_before, reason, \
          response_time_ms, error_message) \
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
@@ -72,6 +76,11 @@ const INSERTIONS: [&str; 3] = [
          value ->> 8 FROM json_each(?1) ORDER BY key",
     "INSERT INTO audit (service, instance_id, at, principal, action, detail) \
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1) ORDER BY key",
+    "INSERT INTO alerts (service, instance_id, at, channel, message, alert) \
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1) ORDER BY key",
+    "INSERT INTO health_rollups (service, instance_id, until, since, passes, failures, durations) \
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+     FROM json_each(?1) ORDER BY key",
 ];
 
 /// The table that an entry goes into, and its columns.
@@ -85,8 +94,15 @@ fn row(entry: &Entry) -> Result<(Table, Value)> {
             Table::HealthChecks,
             json!([service, instance, at, "sample", outcome, null, null, response_time_ms, error]),
         ),
+        What::Rollup { since, passes, failures, durations } => (
+            Table::HealthRollups,
+            json!([service, instance, at, time(*since), passes, failures, json(durations)?]),
+        ),
         What::Call { tool, principal, duration_ms, attempts, success, error } => {
             (Table::Calls, json!([service, instance, at, tool, principal, duration_ms, attempts, success, error]))
+        }
+        What::Alert { channel, message, alert } => {
+            (Table::Alerts, json!([service, instance, at, channel, message, json(alert)?]))
         }
         // As text: what is read from a nested value by position would be JSON again.
         What::Audit { principal, action, detail } => {
@@ -135,6 +151,12 @@ fn entry(kind: EntryKind, row: &SqliteRow) -> Result<Entry> {
             response_time_ms: get(row, "response_time_ms")?,
             error: get(row, "error_message")?,
         },
+        EntryKind::Rollup => What::Rollup {
+            since: get_parsed(row, "since")?,
+            passes: count(row, "passes")?,
+            failures: count(row, "failures")?,
+            durations: get_json(row, "durations")?,
+        },
         EntryKind::Call => What::Call {
             tool: get(row, "tool")?,
             principal: get(row, "principal")?,
@@ -142,6 +164,11 @@ fn entry(kind: EntryKind, row: &SqliteRow) -> Result<Entry> {
             attempts: get(row, "attempts")?,
             success: get(row, "success")?,
             error: get(row, "error")?,
+        },
+        EntryKind::Alert => What::Alert {
+            channel: get(row, "channel")?,
+            message: serde_json::from_value(get::<&str>(row, "message")?.into()).map_err(|error| unreadable("message", error))?,
+            alert: get_json(row, "alert")?,
         },
         EntryKind::Audit => What::Audit {
             principal: get(row, "principal")?,
@@ -157,6 +184,11 @@ fn entry(kind: EntryKind, row: &SqliteRow) -> Result<Entry> {
         instance: instance.map_err(|error| unreadable("instance_id", error))?,
         what,
     })
+}
+
+fn count(row: &SqliteRow, column: &str) -> Result<u64> {
+    let count: i64 = get(row, column)?;
+    u64::try_from(count).map_err(|error| unreadable(column, error))
 }
 
 /// Removes entries by age, then by number.
@@ -179,7 +211,7 @@ pub(super) async fn trim(connection: &mut SqliteConnection, kind: EntryKind, ret
 /// entries are kept per instance.
 fn surplus(place: &Place, kind: EntryKind, count_max: u64) -> SelectStatement {
     let mut newest_first = WindowStatement::new();
-    if matches!(kind, EntryKind::Transition | EntryKind::Sample) {
+    if kind.is_per_instance() {
         newest_first.partition_by("instance_id");
     }
     newest_first.order_by("id", Order::Desc);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::alerts::AlertMessageKind;
 use crate::model::{
     Definitions, Instance, InstanceId, RejectedTool, Revision, Service, ServiceId, ServiceName, ServiceSpec, Tool,
 };
@@ -53,7 +54,7 @@ pub(super) fn full_service() -> Service {
              "stdio": {"command": "serve", "args": ["--token", "s3cret", "-v"], "env": {"KEY": "k3y"}, "cwd": "/srv"}},
             {"id": InstanceId::generate(),
              "http": {"url": "https://u:p4ss@time.example/mcp", "headers": {"Authorization": "Bearer b3arer"}}},
-            {"id": InstanceId::generate(), "websocket": {"url": "wss://time.example/mcp"}},
+            {"id": InstanceId::generate(), "from_outside": true, "websocket": {"url": "wss://time.example/mcp"}},
             {"id": InstanceId::generate(), "in_process": {}},
         ],
     });
@@ -103,6 +104,11 @@ pub(super) fn sample(second: i64) -> Entry {
     entry(second, What::Sample { outcome: "fail".to_owned(), response_time_ms: Some(1.25), error })
 }
 
+pub(super) fn rollup(second: i64) -> Entry {
+    let what = What::Rollup { since: time(0), passes: 2880, failures: 3, durations: vec![2000, 880, 0] };
+    entry(second, what)
+}
+
 pub(super) fn call(second: i64) -> Entry {
     let what = What::Call {
         tool: "now".to_owned(),
@@ -113,6 +119,14 @@ pub(super) fn call(second: i64) -> Entry {
         error: (second % 2 != 0).then(|| "timeout".to_owned()),
     };
     entry(second, what)
+}
+
+pub(super) fn alert(second: i64) -> Entry {
+    let alert = json!({"id": InstanceId::generate(), "rule": "service_down", "level": "critical", "service": "time",
+        "summary": "`time` is down", "since": time(second), "fired_at": time(second)});
+    let alert = Box::new(serde_json::from_value(alert).expect("is an alert"));
+    let message = AlertMessageKind::Escalated;
+    entry(second, What::Alert { channel: "mail".to_owned(), message, alert })
 }
 
 pub(super) fn audit(second: i64) -> Entry {

@@ -79,6 +79,10 @@ pub(crate) enum Command {
     Health(Health),
     /// Say whether a service, or one instance of it, is to be used.
     Admin(Admin),
+    /// Take the tools of a service as they are now for those that are trusted.
+    Pin(Pin),
+    /// Show the alerts, or try out whom they reach.
+    Alerts(Alerts),
     /// Remove a service.
     Remove(Remove),
     /// Say where a call would go, and why.
@@ -91,6 +95,9 @@ pub(crate) enum Command {
     /// Look at the configuration of Machina itself.
     #[command(subcommand)]
     Config(Config),
+    /// End the children of the Machina that starts this, when it ends.
+    #[command(hide = true)]
+    Shepherd,
 }
 
 #[derive(Debug, Args)]
@@ -221,6 +228,46 @@ pub(crate) struct Admin {
     /// Only this instance, by its `id`.
     #[arg(long, value_name = "ID")]
     pub(crate) instance: Option<InstanceId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pin {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    /// The service.
+    pub(crate) name: String,
+    /// From now on, a tool that is new or another one is not offered until it is pinned.
+    #[arg(long, conflicts_with = "report")]
+    pub(crate) strict: bool,
+    /// From now on, a tool that is new or another one is offered, and an event says so.
+    #[arg(long)]
+    pub(crate) report: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Alerts {
+    #[command(flatten)]
+    pub(crate) at: Where,
+    #[command(subcommand)]
+    pub(crate) command: Option<AlertsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// Show what fires, what is over, and how the channels are; also without this word.
+    List {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Send a test message to every channel.
+    Test {
+        #[command(flatten)]
+        at: Where,
+        /// Only to this one.
+        #[arg(long, value_name = "NAME")]
+        channel: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

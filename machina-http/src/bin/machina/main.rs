@@ -63,6 +63,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()) * 2);
         }
     };
+    if matches!(cli.command, Command::Shepherd) {
+        // Before anything is begun that costs memory or a thread.
+        return shepherd();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -73,6 +77,14 @@ fn main() -> ExitCode {
     // Whatever is left is dropped here, child processes included.
     runtime.shutdown_timeout(LAST_THREADS);
     code
+}
+
+fn shepherd() -> ExitCode {
+    let outcome = machina_mcp::client::run_shepherd();
+    if let Err(error) = &outcome {
+        fail(&Output::new(false, false), &Screen::new(false, false), error);
+    }
+    exit::exit_code(&outcome.map(|()| Ended::Well))
 }
 
 async fn start(cli: Cli) -> ExitCode {
@@ -108,6 +120,8 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Serve(args) => Box::pin(serve::http(app, &args)).await,
         Command::Mcp(args) => Box::pin(serve::stdio(app, &args)).await,
         Command::Config(command) => commands::config::run(app, &command),
+        // It is begun before there is an app.
+        Command::Shepherd => Ok(Ended::Well),
         Command::Import(args) => {
             let files = declare::read(app, &args.files)?;
             with(app, &args.at, Watch::No, async |at| commands::import::run(app, &args, files, at).await).await
@@ -135,6 +149,13 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
         }
         Command::Admin(args) => {
             with(app, &args.at, Watch::No, async |at| commands::admin::set(app, &args, at).await).await
+        }
+        Command::Pin(args) => {
+            with(app, &args.at, Watch::No, async |at| commands::admin::pin(app, &args, at).await).await
+        }
+        Command::Alerts(args) => {
+            let at = commands::alerts::place(&args);
+            with(app, at, Watch::No, async |at| commands::alerts::run(app, &args, at).await).await
         }
         Command::Remove(args) => {
             with(app, &args.at, Watch::No, async |at| commands::admin::remove(app, &args, at).await).await

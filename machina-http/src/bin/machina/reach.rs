@@ -110,9 +110,19 @@ pub(crate) async fn open(app: &App, settings: &Settings, watch: Watch) -> Result
         None => default_store(&app.variables)?,
     };
     let environment = Environment::new(app.variables.clone());
-    let connectors: Vec<Arc<dyn Connector>> = connectors(settings.client(), environment)?;
+    let resolve = |field: &str, text: &str| environment.resolve(field, text);
+    let notifiers = match watch {
+        Watch::Yes => machina_http::notifiers(&settings.alerts, &resolve)?,
+        Watch::No => machina_http::notifiers_if_possible(&settings.alerts, &resolve),
+    };
+    let mut client = settings.client();
+    client.stdio.shepherd = client.stdio.shepherd.or_own(|| std::env::current_exe().ok());
+    let connectors: Vec<Arc<dyn Connector>> = connectors(client, environment)?;
     let backend = machina_store::open(&url).await?;
-    let builder = Machina::builder().config(settings.core()).backend(backend).connectors(connectors);
+    let mut builder = Machina::builder().config(settings.core()).backend(backend).connectors(connectors);
+    for notifier in notifiers {
+        builder = builder.notifier(notifier);
+    }
     match watch {
         Watch::Yes => builder.open().await,
         Watch::No => builder.without_monitor().open().await,

@@ -35,7 +35,7 @@ pub(crate) async fn show(app: &App, machina: &Machina) {
         let view = machina.view();
         for service in view.services() {
             let name = service.service().name().to_string();
-            let settled = service.is_settled(machina.config().sessions.start);
+            let settled = service.is_settled(service.start_policy());
             let known = coming.entry(name).or_insert_with_key(|name| Coming {
                 bar: (!settled && app.screen.is_terminal()).then(|| app.screen.spinner(name.clone())),
                 settled: false,

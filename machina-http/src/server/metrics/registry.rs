@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use machina_core::{
-    CallStatistics, DURATION_BOUNDS, HealthState, InstanceStatistics, Measured, ServiceStatistics, ServiceView, Status,
+    AlertCounts, CallStatistics, DURATION_BOUNDS, HealthState, InstanceStatistics, Measured, ServiceStatistics, ServiceView, Status,
     Timestamp,
 };
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -99,9 +99,29 @@ impl Collector {
         page.gauge("machina_groups", "Groups", view.groups().len() as u64)?;
         page.gauge("machina_sessions_open", "Open sessions with instances", *sessions as u64)?;
         page.gauge("machina_event_streams_open", "Open streams of events, and channels", self.streams_open as u64)?;
+        self.of_alerts(page)?;
         let what = "Journal entries that were dropped because the store was too slow";
         let mut family = page.family("machina_journal_entries_dropped", what, None, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, u64>(dropped_journal_entries, None)
+    }
+
+    fn of_alerts(&self, page: &mut Page<'_>) -> Written {
+        let AlertCounts { firing, channels } = &self.measured.alerts;
+        page.each("machina_alerts_firing", "Alerts that fire, by level", None, MetricType::Gauge, |put| {
+            firing.iter().try_for_each(|(level, count)| put.gauge(&vec![("level", level.as_str())], *count))
+        })?;
+        let what = "Messages about alerts, by channel and outcome";
+        page.each("machina_alert_messages", what, None, MetricType::Counter, |put| {
+            channels.iter().try_for_each(|channel| {
+                let of = |outcome| vec![("channel", channel.name.as_str()), ("outcome", outcome)];
+                put.counter(&of("delivered"), channel.delivered)?;
+                put.counter(&of("failed"), channel.failed)
+            })
+        })?;
+        let what = "Alerts that had to wait, for quiet hours or self-preservation";
+        page.each("machina_alerts_held", what, None, MetricType::Counter, |put| {
+            channels.iter().try_for_each(|channel| put.counter(&vec![("channel", channel.name.as_str())], channel.held))
+        })
     }
 
     fn of_services(&self, page: &mut Page<'_>) -> Written {

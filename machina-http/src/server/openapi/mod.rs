@@ -2,6 +2,7 @@
 //! are derived from the types; what the operations have in common is said once.
 //! `docs/reference/openapi.json` is this document, and a test compares them.
 
+mod alerts;
 mod aliases;
 mod around;
 mod operation;
@@ -21,10 +22,10 @@ use serde_json::{Map, Value, json};
 
 use super::extract::{Parameters, has_already};
 use super::failure::Failure;
-use super::services::header_value;
+use super::written::header_value;
 
 /// What the paths are sorted by.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("Services", "What is registered"),
     ("Instances", "Where services run"),
     ("Running services", "Health, maintenance, heartbeats, history"),
@@ -32,6 +33,7 @@ const TAGS: [(&str, &str); 11] = [
     ("Groups", "Named selections of tools"),
     ("Connecting hosts", "How MCP hosts are configured"),
     ("Changes", "What changes, as it happens"),
+    ("Alerts", "What a person is told, and whom it reaches"),
     ("Server", "The server itself"),
     ("MCP", "The same for MCP hosts"),
     ("MCP registry", "The same as the official registry would list it"),
@@ -83,8 +85,9 @@ pub fn document() -> Value {
 }
 
 fn operations() -> impl Iterator<Item = operation::Operation> {
-    let all = [services::operations(), tools::operations(), around::operations(), aliases::operations()];
-    all.into_iter().flatten()
+    let own = [services::operations(), tools::operations(), alerts::operations()];
+    let all = own.into_iter().chain([around::operations(), aliases::operations()]);
+    all.flatten()
 }
 
 pub(super) async fn serve(parameters: Parameters, headers: HeaderMap) -> Result<Response, Failure> {

@@ -2,15 +2,15 @@
 //! over the wire, and what a reader gets, which is put together from them.
 
 use machina_core::{
-    Discovered, Event, Explanation, GroupMember, GroupReport, GroupSpec, HealthReport, Heartbeat, Instance,
+    AlertsReport, Discovered, Event, Explanation, GroupMember, GroupReport, GroupSpec, HealthReport, Heartbeat, Instance,
     ServiceHealth, ServiceSpec, ToolReport,
 };
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::super::{calls, connect, history, operate, services, status, tools};
-use crate::mutations::{Deregister, SetAdminState, Update};
+use super::super::{alerts, calls, connect, history, operate, services, status, tools};
+use crate::mutations::{Deregister, PinTools, SetAdminState, Update};
 use crate::problem::ProblemDocument;
 
 /// A reference to a schema of the document.
@@ -47,6 +47,7 @@ pub(super) fn all() -> Map<String, Value> {
     add::<Update>(&mut found);
     add::<Deregister>(&mut found);
     add::<SetAdminState>(&mut found);
+    add::<PinTools>(&mut found);
     add::<Discovered>(&mut found);
     add::<connect::Connection>(&mut found);
     add::<ToolReport>(&mut found);
@@ -58,6 +59,9 @@ pub(super) fn all() -> Map<String, Value> {
     add::<calls::Named>(&mut found);
     add::<calls::Unnamed>(&mut found);
     add::<Event>(&mut found);
+    add::<AlertsReport>(&mut found);
+    add::<alerts::AlertTest>(&mut found);
+    add::<alerts::AlertTests>(&mut found);
     add::<status::Status>(&mut found);
     add::<ProblemDocument>(&mut found);
     let mut schemas = Map::new();
@@ -205,6 +209,7 @@ fn mutations() -> Value {
         ("update", "Update"),
         ("deregister", "Deregister"),
         ("set_admin_state", "SetAdminState"),
+        ("pin_tools", "PinTools"),
     ];
     let kinds = kinds.map(|(kind, schema)| {
         json!({"type": "object", "additionalProperties": false, "required": [kind], "properties": {kind: of(schema)}})

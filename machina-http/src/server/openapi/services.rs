@@ -35,7 +35,8 @@ fn of_services() -> Vec<Operation> {
         Operation::new("post", "/api/v1/services", TAG, "register_service", "Registers a service")
             .says(
                 "Refused with 403, unless `access.allow_stdio_registration` is set: a `stdio` instance, and an endpoint \
-                 with a placeholder such as `${env:NAME}`.",
+                 with a placeholder such as `${env:NAME}`. Refused with 403, unless `egress.allow` lists the network: an \
+                 address of this machine or of a private network.",
             )
             .once()
             .takes(of("ServiceSpec"), &record())
@@ -205,7 +206,7 @@ fn running() -> Vec<Operation> {
 }
 
 fn history(path: &str) -> Operation {
-    let kinds = json!({"type": "string", "enum": ["transition", "sample", "call", "audit"], "default": "transition"});
+    let kinds = json!({"type": "string", "enum": ["transition", "sample", "call", "alert", "audit"], "default": "transition"});
     Operation::new("get", path, RUNNING, "get_history", "What the journal says about a service, newest first")
         .query("kind", "What to read", kinds)
         .query("instance", "Only about this instance", json!({"type": "string", "format": "uuid"}))

@@ -3,17 +3,17 @@
 //! here it is that of the problem document.
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::HeaderMap;
 use jiff::Timestamp;
-use machina_core::{Error, ErrorKind, Registry, ServiceHealth, ToolCall, ToolName};
+use machina_core::{CallReport, Error, ErrorKind, Registry, Result as CoreResult, ServiceHealth, ToolCall, ToolName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::super::App;
-use super::super::calls::{carry, options};
+use super::super::calls::{answered, options};
 use super::super::extract::{Caller, InPath, Json, Parameters};
-use super::super::failure::{Failure, Part};
+use super::super::failure::Failure;
 use super::super::once::Keyed;
 use super::platform::word;
 
@@ -66,13 +66,11 @@ pub(super) async fn call(
     let service = view.service().name().clone();
     let keyed = keyed.with(&body.0);
     let Call { tool, args } = body.typed()?;
-    let (options, registry) = (options(None, None, &headers)?, caller.clone());
-    let work = async move {
-        let report = carry(&app, registry, ToolCall { service, tool, arguments: args }, options).await;
-        let report = report.map_err(|error| Failure::of(Part::Record)(worded(error, &name)))?;
-        Ok(axum::Json(report.annotated()).into_response())
+    let (call, options) = (ToolCall { service, tool, arguments: args }, options(None, None, &headers)?);
+    let shown = move |outcome: CoreResult<CallReport>| {
+        outcome.map(CallReport::annotated).map_err(|error| worded(error, &name))
     };
-    keyed.once(&caller, work).await
+    answered(app, caller, call, options, keyed, shown).await
 }
 
 /// The same error, in the words of the document where it has some.

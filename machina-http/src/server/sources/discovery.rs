@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::extract::{Caller, InPath, Json, Parameters};
 use super::super::failure::{Failure, Part};
-use super::super::services::{header_value, tagged};
+use super::super::written::{header_value, tagged};
 use super::{every, renamed};
 
 /// How long a service that registered itself stays without a heartbeat.

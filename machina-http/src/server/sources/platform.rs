@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::extract::{Caller, InPath, Json, NoBody, Parameters, expected_revision};
 use super::super::failure::{Failure, Part};
-use super::super::services::tagged;
+use super::super::written::tagged;
 use super::{every, renamed};
 
 /// The part of `config` that this document calls `scaling_config`, and the part

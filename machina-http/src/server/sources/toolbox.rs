@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::HeaderMap;
 use jiff::Timestamp;
 use machina_core::{
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::super::App;
-use super::super::calls::{carry, options};
+use super::super::calls::{answered, options};
 use super::super::extract::{Caller, Json, Parameters};
 use super::super::failure::{Failure, Part};
 use super::super::once::Keyed;
@@ -161,13 +161,8 @@ pub(super) async fn call(
     let keyed = keyed.with(&body.0);
     let Call { tool_name, arguments } = body.typed()?;
     let (service, tool) = resolved(&caller, &tool_name)?;
-    let (options, registry) = (options(None, None, &headers)?, caller.clone());
-    let work = async move {
-        let report = carry(&app, registry, ToolCall { service, tool, arguments }, options).await;
-        let called = Called::of(report.map_err(Failure::of(Part::Record))?);
-        Ok(axum::Json(called).into_response())
-    };
-    keyed.once(&caller, work).await
+    let (call, options) = (ToolCall { service, tool, arguments }, options(None, None, &headers)?);
+    answered(app, caller, call, options, keyed, |outcome| outcome.map(Called::of)).await
 }
 
 /// How often each name of a tool occurs.

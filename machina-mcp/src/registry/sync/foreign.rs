@@ -69,6 +69,8 @@ fn spec(server: Value, name: &ServiceName) -> Result<ServiceSpec, String> {
     spec.tenant = None;
     spec.access_level = AccessLevel::default();
     spec.required = false;
+    // An operator vouches for the registry, not for where everyone in it leads.
+    spec.instances.iter_mut().for_each(|instance| instance.from_outside = true);
     spec.validate().map_err(|error| shown(error.message()))?;
     Ok(spec)
 }
@@ -110,6 +112,7 @@ mod tests {
         let spec = Foreign::read(listed, "").spec.unwrap();
         assert_eq!((spec.name.as_str(), spec.tenant, spec.required), ("io.x/y", None, false));
         assert_eq!((spec.access_level, spec.tags.len()), (AccessLevel::default(), 1));
+        assert!(spec.instances.iter().all(|instance| instance.from_outside));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::StatusCode;
-use machina_core::{Error, ErrorKind, Result, Timestamp};
-use reqwest::redirect::Policy;
+use machina_core::{Error, ErrorKind, Reach, Result, Timestamp};
 use serde_json::Value;
 use url::Url;
+
+use crate::client::guard::{Guard, barred_in, guarded};
 
 /// How many entries one page is asked for.
 const PAGE: &str = "100";
@@ -53,13 +54,11 @@ impl Source {
             ["/servers", "/v0.1", "/v0"].iter().fold(address, |rest, part| rest.strip_suffix(part).unwrap_or(rest));
         let version = if address.contains("/v0") && !address.contains("/v0.1") { "v0" } else { "v0.1" };
         let list = Url::parse(&format!("{bare}/{version}/servers")).map_err(|_| wrong("cannot have a path"))?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(PAGE_TIMEOUT)
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            .user_agent(concat!("machina/", env!("CARGO_PKG_VERSION")))
+        // An operator named it.
+        let guard = Guard::new(Reach::inside());
+        guard.check(&list)?;
+        let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(PAGE_TIMEOUT);
+        let http = guarded(builder, &guard)
             .build()
             .map_err(|error| Error::internal("the HTTP client cannot be set up").caused_by(error))?;
         Ok(Self { http, list, name: bare.to_owned() })
@@ -137,6 +136,9 @@ impl Source {
     }
 
     fn lost(&self, error: reqwest::Error) -> Error {
+        if let Some(barred) = barred_in(&error) {
+            return barred.into_error(&format!("the registry at {}", self.name));
+        }
         let error = error.without_url();
         let kind = match () {
             () if error.is_connect() => ErrorKind::Unreachable,
@@ -188,6 +190,17 @@ mod tests {
             assert_eq!(source.list.as_str(), "https://r.example/x/v0.1/servers");
         }
         assert_eq!(Source::new("http://r.example/v0").unwrap().list.as_str(), "http://r.example/v0/servers");
+    }
+
+    #[test]
+    fn metadata_is_no_registry() {
+        for url in ["http://169.254.169.254/", "http://2852039166/v0.1", "http://[fe80::1]/", "http://0.0.0.0:8000"] {
+            let error = Source::new(url).unwrap_err();
+            assert!(
+                error.kind() == ErrorKind::Unreachable && error.message().contains("no service is reached"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! `admin` and `remove`: what an operator says about a service.
+//! `admin`, `pin` and `remove`: what an operator says about a service.
 
-use machina_core::{Mutation, Result, Revision, ServiceName};
+use machina_core::{Mutation, Pinning, Result, Revision, ServiceName};
 use serde_json::json;
 
 use crate::App;
@@ -21,6 +21,27 @@ pub(crate) async fn set(app: &App, args: &cli::Admin, reached: &Reached) -> Resu
         Some(instance) => app.output.line(format!("{} {instance}: {}", args.name, state.as_str())),
         None => app.output.line(format!("{}: {}", args.name, state.as_str())),
     }
+    Ok(Ended::Well)
+}
+
+pub(crate) async fn pin(app: &App, args: &cli::Pin, reached: &Reached) -> Result<Ended> {
+    let pinning = match (args.strict, args.report) {
+        (true, _) => Some(Pinning::Strict),
+        (_, true) => Some(Pinning::Report),
+        _ => None,
+    };
+    let mutation = Mutation::PinTools { name: ServiceName::new(&args.name)?, pinning };
+    let applied = reached.registry.apply(vec![mutation]).await?;
+    let policy = applied.services.first().and_then(|service| service.declared.get("routing_policy")).cloned();
+    let policy = policy.unwrap_or_default();
+    let pins = policy["pins"].as_object().map_or(0, serde_json::Map::len);
+    let strict = policy["pinning"] == "strict";
+    if app.output.is_json() {
+        app.output.json(&json!({"service": args.name, "pinned": pins, "strict": strict, "revision": applied.revision}));
+        return Ok(Ended::Well);
+    }
+    let rule = if strict { "any other is not offered" } else { "any other is reported" };
+    app.output.line(format!("{}: {pins} tools pinned; {rule}", args.name));
     Ok(Ended::Well)
 }
 

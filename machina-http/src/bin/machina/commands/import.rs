@@ -87,11 +87,17 @@ async fn present(specs: &[ServiceSpec], reached: &Reached) -> Result<Vec<Service
         let known = match &reached.local {
             // Here the secrets are at hand, so that a changed one is seen.
             Some(machina) => machina.get(name).map(|view| view.service().spec.clone()),
-            None => declare::current(&*reached.registry, name).await?,
+            None => declare::current(&*reached.registry, name).await?.map(as_from_inside),
         };
         present.extend(known);
     }
     Ok(present)
+}
+
+/// What a server says of its own accord, and an import over it does not change.
+fn as_from_inside(mut spec: ServiceSpec) -> ServiceSpec {
+    spec.instances.iter_mut().for_each(|instance| instance.from_outside = false);
+    spec
 }
 
 fn show(app: &App, differences: &[Difference], refused: usize, dry_run: bool) {

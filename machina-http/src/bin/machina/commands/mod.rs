@@ -1,6 +1,7 @@
 //! One module for each kind of question: ask, then show.
 
 pub(crate) mod admin;
+pub(crate) mod alerts;
 pub(crate) mod call;
 pub(crate) mod config;
 pub(crate) mod explain;

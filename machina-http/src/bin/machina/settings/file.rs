@@ -50,6 +50,14 @@ fn relative_to(directory: &Path, path: &str, mut value: Value) -> Value {
                 }
             }
         }
+        ("alerts.channels", Value::Array(channels)) => {
+            let targets = channels.iter_mut().filter_map(Value::as_object_mut).flat_map(|channel| channel.values_mut());
+            for target in targets {
+                if let Some(Value::String(text)) = target.get_mut("ca_file") {
+                    *text = beside(directory, &PathBuf::from(&*text)).to_string_lossy().into_owned();
+                }
+            }
+        }
         _ => {}
     }
     value

@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use machina_core::{
-    AccessConfig, Config, Error, GroupSpec, HealthConfig, JournalConfig, LimitsConfig, Problem, Result, RoutingConfig,
-    ServiceSpec, SessionsConfig,
+    AccessConfig, AlertChannel, AlertsConfig, Config, EgressConfig, Error, GroupSpec, HealthConfig, JournalConfig, LimitsConfig, Problem, Result,
+    RoutingConfig, ServiceSpec, SessionsConfig,
 };
 use machina_http::{ServerConfig, check_bind};
 use machina_mcp::client::{ClientConfig, HttpConfig, StdioConfig};
@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) journal: JournalConfig,
     pub(crate) limits: LimitsConfig,
     pub(crate) access: AccessConfig,
+    pub(crate) egress: EgressConfig,
+    pub(crate) alerts: AlertsConfig,
     pub(crate) stdio: StdioConfig,
     pub(crate) http: HttpConfig,
     /// Services that are declared at every start.
@@ -105,6 +107,8 @@ impl Settings {
             journal: self.journal.clone(),
             limits: self.limits.clone(),
             access: self.access,
+            egress: self.egress.clone(),
+            alerts: self.alerts.clone(),
         }
     }
 
@@ -238,6 +242,7 @@ fn problems_of_records(list: &str, value: &Value) -> Option<Vec<Problem>> {
     match list {
         "services" => Some(problems_of(list, value, &|item| ServiceSpec::from_value(item).map(drop))),
         "groups" => Some(problems_of(list, value, &|item| GroupSpec::from_value(item).map(drop))),
+        "alerts.channels" => Some(problems_of(list, value, &|item| AlertChannel::from_value(item).map(drop))),
         _ => None,
     }
 }

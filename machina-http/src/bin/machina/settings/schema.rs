@@ -47,6 +47,14 @@ fn property(key: &Key) -> Value {
             json!({"type": "array", "items": {"type": "object", "required": ["name"],
                    "properties": {"name": {"type": "string"}, "members": {"type": "array"}}}})
         }
+        Value::Array(_) if key.path == "alerts.channels" => {
+            json!({"type": "array", "items": {"type": "object", "required": ["name"],
+                   "properties": {"name": {"type": "string"}, "minimum_level": {"type": "string"}}}})
+        }
+        Value::Array(_) if key.path == "alerts.quiet_hours" => {
+            json!({"type": "array", "items": {"type": "object", "required": ["from", "to"],
+                   "properties": {"from": {"type": "string"}, "to": {"type": "string"}}}})
+        }
         Value::Array(_) => json!({"type": "array", "items": {"type": "string"}}),
         _ if !key.choices.is_empty() => json!({"enum": key.choices}),
         _ => json!({"type": "string"}),

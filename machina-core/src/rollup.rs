@@ -1,0 +1,112 @@
+//! What the probes of each instance came to over a day goes into the journal at
+//! midnight UTC, and when the instance or the registry goes: samples are kept for
+//! a day or so, roll-ups as long as transitions. After a crash those of the day
+//! are missing; that an instance was up or down is in the transitions anyway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock;
+use crate::core::Core;
+use crate::health::{Observation, ProbeOutcome};
+use crate::model::{InstanceId, ServiceName};
+use crate::statistics::{ProbeTally, Tallied};
+use crate::store::{Entry, What};
+use crate::view::InstanceView;
+
+/// How long the clock may have been changed unnoticed.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+
+impl Core {
+    /// Rolls every instance up at each midnight UTC; runs until cancelled.
+    pub(crate) async fn roll_up_daily(self: Arc<Self>) {
+        let mut day = day_of(clock::now());
+        loop {
+            let now = clock::now();
+            if day_of(now) != day {
+                day = day_of(now);
+                for service in self.view().services() {
+                    for (instance, seen) in service.instances() {
+                        self.roll_up(service.service().name(), instance.id, seen);
+                    }
+                }
+            }
+            tokio::time::sleep(until_midnight(now).min(LOOK_EVERY)).await;
+        }
+    }
+
+    /// Writes down what the probes of an instance came to since that was last done.
+    pub(crate) fn roll_up(&self, service: &ServiceName, instance: InstanceId, seen: &InstanceView) {
+        let (now, tallied) = (clock::now(), seen.cell.statistics.tally.take());
+        let passes = tallied.passes();
+        if passes + tallied.failures == 0 {
+            return;
+        }
+        let Tallied { failures, durations } = tallied;
+        // What midnight ends belongs to the day before.
+        let since = start_of_day(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
+        self.recorder.record(Entry {
+            at: now,
+            service: Some(service.clone()),
+            instance: Some(instance),
+            what: What::Rollup { since, passes, failures, durations },
+        });
+    }
+}
+
+/// What one sample comes to.
+pub(crate) fn sampled(outcome: &str, response_time_ms: Option<f64>) -> Tallied {
+    let tally = ProbeTally::default();
+    let failed = outcome == ProbeOutcome::Fail { hard: false }.as_str();
+    let took = response_time_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+    let outcome = if failed { ProbeOutcome::Fail { hard: false } } else { ProbeOutcome::Pass };
+    tally.probed(&Observation { response_time: took, ..Observation::new(outcome, "") });
+    tally.take()
+}
+
+const DAY_SECONDS: i64 = 24 * 3600;
+
+fn day_of(at: Timestamp) -> i64 {
+    at.as_second().div_euclid(DAY_SECONDS)
+}
+
+fn start_of_day(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(day_of(at) * DAY_SECONDS).unwrap_or(at)
+}
+
+fn until_midnight(now: Timestamp) -> Duration {
+    let left = (day_of(now) + 1) * DAY_SECONDS - now.as_second();
+    Duration::from_secs(left.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_day_begins_and_ends_at_midnight_utc() {
+        let late = at("2026-11-21T23:59:30Z");
+        assert_eq!(until_midnight(late), Duration::from_secs(30));
+        assert_eq!(start_of_day(late), at("2026-11-21T00:00:00Z"));
+        assert_eq!(until_midnight(at("2026-11-21T00:00:00Z")), Duration::from_secs(24 * 3600));
+        assert_ne!(day_of(late), day_of(at("2026-11-22T00:00:00Z")));
+    }
+
+    #[test]
+    fn samples_and_roll_ups_add_up_to_the_same() {
+        let mut sum = Tallied::default();
+        for (outcome, took) in [("pass", Some(12.0)), ("pass", Some(12.0)), ("fail", None), ("inconclusive", None)] {
+            let one = sampled(outcome, took);
+            sum.add(one.failures, &one.durations);
+        }
+        assert_eq!((sum.passes(), sum.failures), (2, 1));
+        let p50 = sum.quantile(0.5).unwrap();
+        assert!((10.0..=25.0).contains(&p50), "{p50}");
+    }
+}
