@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A generator that is shared without a lock (splitmix64, Steele et al. 2014).
 #[derive(Debug)]
-pub(crate) struct Random(AtomicU64);
+#[allow(unreachable_pub, reason = "tests reach it through `testing`")]
+pub struct Random(AtomicU64);
 
 impl Default for Random {
     fn default() -> Self {
@@ -43,6 +44,12 @@ impl Random {
         usize::try_from(product >> 64).unwrap_or(0)
     }
 
+    /// A number with this distribution: mean 1, as times between independent events are.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn exponential(&self) -> f64 {
+        -(1.0 - self.unit()).ln()
+    }
+
     /// `true` with this probability.
     pub fn chance(&self, probability: f64) -> bool {
         self.unit() < probability
@@ -76,6 +83,8 @@ mod tests {
         }
         assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
         assert_eq!(random.below(0), 0);
+        let sum: f64 = (0..10_000).map(|_| random.exponential()).sum();
+        assert!((9_500.0..10_500.0).contains(&sum), "{sum}");
         let hits = (0..10_000).filter(|_| random.chance(0.25)).count();
         assert!((2300..2700).contains(&hits), "{hits}");
     }

@@ -149,7 +149,9 @@ impl Engine {
             Input::Signal(Signal::Definitions { name, what, seen }) => {
                 self.happened(name, &what, &seen, now, &mut actions);
             }
-            Input::Signal(Signal::SelfPreservation { holds }) => self.preserve(holds, now, &mut actions),
+            Input::Signal(Signal::SelfPreservation { holds, message }) => {
+                self.preserve(holds, &message, now, &mut actions);
+            }
             Input::Tick => {}
         }
         self.pass(now, &mut actions);
@@ -212,14 +214,15 @@ impl Engine {
         }
     }
 
-    fn preserve(&mut self, holds: bool, now: Moment, actions: &mut Vec<Action>) {
+    fn preserve(&mut self, holds: bool, message: &str, now: Moment, actions: &mut Vec<Action>) {
         let key = AlertKey { service: None, rule: AlertRule::SelfPreservation, instance: None };
         if holds {
             self.hold = Hold::Holds;
-            let summary = "so much fails at once that the fault may be Machina's own: other alerts are held back";
+            let what = "so much fails at once that the fault may be Machina's own, and other alerts are held back";
+            let summary = if message.is_empty() { what.to_owned() } else { format!("{what}: {message}") };
             let terms = Terms::general(&self.config);
             if self.config.enabled {
-                self.begin(key, summary.to_owned(), &terms, now, actions);
+                self.begin(key, summary, &terms, now, actions);
             }
         } else {
             if self.hold == Hold::Holds {
@@ -407,8 +410,8 @@ fn thresholds(rule: AlertRule, config: &AlertsConfig, terms: &Terms) -> [Duratio
 /// The level at this age; none while it is too young for the levels there are.
 fn level(rule: AlertRule, age: Duration, thresholds: &[Duration; 3], terms: &Terms) -> Option<AlertLevel> {
     let (least, most) = rule.levels();
-    let reached = AlertLevel::ALL.iter().zip(thresholds).filter(|(_, threshold)| age >= **threshold);
-    let reached = (*reached.last()?.0).clamp(least, most);
+    let reached = AlertLevel::ALL.iter().zip(thresholds).rfind(|(_, threshold)| age >= **threshold)?;
+    let reached = (*reached.0).clamp(least, most);
     let allowed = |level: &&AlertLevel| terms.levels.is_empty() || terms.levels.contains(level);
     AlertLevel::ALL.iter().filter(|level| **level <= reached).rfind(allowed).copied()
 }

@@ -31,6 +31,10 @@ fn up() -> Seen {
     seen(Standing::Up)
 }
 
+fn distrust(holds: bool) -> Signal {
+    Signal::SelfPreservation { holds, message: "3 of 4 fail".to_owned() }
+}
+
 fn name(text: &str) -> ServiceName {
     text.parse().unwrap()
 }
@@ -194,22 +198,23 @@ fn changes_of_definitions_are_gathered() {
 #[test]
 fn distrust_is_told_and_holds_until_all_was_looked_at_again() {
     let mut world = World::new(AlertsConfig::default());
-    world.signal(Signal::SelfPreservation { holds: true }).look("a", down()).wait(60 * SECOND);
+    world.signal(distrust(true)).look("a", down()).wait(60 * SECOND);
     assert_eq!(world.done(), ["fired self_preservation critical", "fired service_down warning"]);
     assert!(world.engine.board().held);
-    world.signal(Signal::SelfPreservation { holds: false }).wait(29 * SECOND);
+    assert!(world.engine.board().firing.values().any(|alert| alert.summary.ends_with(": 3 of 4 fail")));
+    world.signal(distrust(false)).wait(29 * SECOND);
     assert!(world.engine.board().held, "one interval is left for probes");
     world.look("a", up()).wait(SECOND);
     assert!(!world.engine.board().held);
     assert_eq!(world.done(), ["resolved self_preservation", "resolved service_down"]);
-    world.signal(Signal::SelfPreservation { holds: false });
+    world.signal(distrust(false));
     assert!(!world.engine.board().held, "it did not hold");
 }
 
 #[test]
 fn rules_that_are_off_find_nothing() {
     let mut world = World::new(AlertsConfig { rules: vec![AlertRule::Flapping], ..AlertsConfig::default() });
-    world.look("a", down()).signal(Signal::SelfPreservation { holds: true });
+    world.look("a", down()).signal(distrust(true));
     world.signal(Signal::Definitions { name: name("a"), what: "new `x`".to_owned(), seen: up() }).wait(3600 * SECOND);
     assert_eq!(world.done(), Vec::<String>::new());
     assert!(world.engine.board().held, "distrust counts whether or not it is told");
@@ -330,7 +335,7 @@ fn run(steps: Vec<Step>, firing_max: u32) {
                 let what = "new `x`".to_owned();
                 world.signal(Signal::Definitions { name: name(&text(service)), what, seen: up() });
             }
-            Step::Preserve(holds) => drop(world.signal(Signal::SelfPreservation { holds })),
+            Step::Preserve(holds) => drop(world.signal(distrust(holds))),
             Step::Wait(seconds) => drop(world.wait(SECOND * u32::from(seconds))),
             Step::Late(seconds) => {
                 world.pass(SECOND * u32::from(seconds));

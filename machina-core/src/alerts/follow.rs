@@ -163,8 +163,9 @@ impl Core {
 
     fn start_channels(self: &Arc<Self>, mut recalled: Recalled) {
         let begun = Instant::now();
+        let names: Arc<[String]> = self.alerts.channels.iter().map(|channel| channel.settings.name.clone()).collect();
         for channel in &self.alerts.channels {
-            let mut outlet = Outlet::new(&channel.settings, &self.config.alerts);
+            let mut outlet = Outlet::new(&channel.settings, Arc::clone(&names), &self.config.alerts);
             outlet.restore(recalled.remove(&channel.settings.name).unwrap_or_default(), begun);
             let board = self.alerts.board.subscribe();
             let telling = Arc::clone(channel).run(Arc::clone(self), outlet, board);
@@ -187,7 +188,8 @@ impl Core {
     /// Reads the whole registry.
     fn look_at_all(&self, engine: &mut Engine) {
         let (view, config) = (self.view(), &self.config.alerts);
-        self.act(engine, Input::Signal(Signal::SelfPreservation { holds: self.guard.holds() }));
+        let (holds, message) = (self.guard.holds(), String::new());
+        self.act(engine, Input::Signal(Signal::SelfPreservation { holds, message }));
         for name in engine.services() {
             self.act(engine, Input::Signal(look(&name, &view, config)));
         }

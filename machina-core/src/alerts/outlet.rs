@@ -72,6 +72,8 @@ struct Told {
 #[derive(Debug)]
 pub(super) struct Outlet {
     name: String,
+    /// The names of all channels there are.
+    known: Arc<[String]>,
     minimum_level: AlertLevel,
     per_minute_max: usize,
     reminder: Option<Duration>,
@@ -93,10 +95,11 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    pub(super) fn new(channel: &AlertChannel, config: &AlertsConfig) -> Self {
+    pub(super) fn new(channel: &AlertChannel, known: Arc<[String]>, config: &AlertsConfig) -> Self {
         let per_minute_max = channel.messages_per_minute_max.unwrap_or(config.messages_per_minute_max);
         Self {
             name: channel.name.clone(),
+            known,
             minimum_level: channel.minimum_level,
             per_minute_max: per_minute_max as usize,
             reminder: Some(config.reminder_interval).filter(|interval| !interval.is_zero()),
@@ -192,8 +195,11 @@ impl Outlet {
         (passing, wake)
     }
 
+    /// A service that names only channels that there are not is told to all:
+    /// better to the wrong one than to nobody.
     fn concerns(&self, alert: &Alert) -> bool {
-        let named = alert.channels.is_empty() || alert.channels.contains(&self.name);
+        let unknown = !alert.channels.iter().any(|name| self.known.contains(name));
+        let named = unknown || alert.channels.contains(&self.name);
         named && alert.level >= self.minimum_level
     }
 

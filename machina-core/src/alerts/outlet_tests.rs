@@ -18,7 +18,7 @@ struct World {
 impl World {
     fn new(config: AlertsConfig) -> Self {
         let now = Moment { instant: Instant::now(), wall: "2026-01-01T12:00:00Z".parse().unwrap() };
-        let outlet = Outlet::new(&AlertChannel::new("c"), &config);
+        let outlet = Outlet::new(&AlertChannel::new("c"), ["c".to_owned(), "d".to_owned()].into(), &config);
         Self { outlet, board: Board::default(), now, fired: 0 }
     }
 
@@ -170,8 +170,11 @@ fn only_what_concerns_the_channel_is_said() {
     world.fire("c", E);
     let key = World::key("c", AlertRule::ServiceDown);
     let other = Alert { channels: ["d".to_owned()].into(), ..Alert::clone(&world.board.firing[&key]) };
-    world.board.firing.insert(key, Arc::new(other));
+    world.board.firing.insert(key.clone(), Arc::new(other.clone()));
     assert_eq!(world.say(), none());
+    let nobody = Alert { channels: ["x".to_owned()].into(), ..other };
+    world.board.firing.insert(key, Arc::new(nobody));
+    assert_eq!(world.say(), ["firing c"], "nobody else would be told");
 }
 
 #[test]

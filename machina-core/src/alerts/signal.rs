@@ -20,7 +20,7 @@ pub(super) enum Signal {
     /// An instance of the service publishes something else than before.
     Definitions { name: ServiceName, what: String, seen: Seen },
     /// Machina takes what it sees to be its own fault, or no longer.
-    SelfPreservation { holds: bool },
+    SelfPreservation { holds: bool, message: String },
 }
 
 /// What the engine looks at of a service.
@@ -84,7 +84,9 @@ pub(super) fn signals(event: &Event, view: &View, config: &AlertsConfig) -> Vec<
             let definitions = |what| Signal::Definitions { name: name.clone(), what, seen: seen(service, config) };
             what.map(definitions).into_iter().collect()
         }
-        (EventKind::SelfPreservation { active, .. }, _) => vec![Signal::SelfPreservation { holds: *active }],
+        (EventKind::SelfPreservation { active, message, .. }, _) => {
+            vec![Signal::SelfPreservation { holds: *active, message: message.clone() }]
+        }
         (_, Some(name)) => vec![look(name)],
         (_, None) => Vec::new(),
     }

@@ -33,7 +33,8 @@ pub(crate) fn is_own_fault(error: &Error) -> bool {
     const SHORT_OF: [i32; 3] = [12, 23, 24];
     let short = |cause: &io::Error| {
         let named = cfg!(unix) && cause.raw_os_error().is_some_and(|code| SHORT_OF.contains(&code));
-        named || cause.kind() == io::ErrorKind::OutOfMemory
+        // What `fork` says where there may be no more processes.
+        named || matches!(cause.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock)
     };
     has_cause(error, short)
 }
@@ -99,6 +100,7 @@ mod tests {
             let deep = io::Error::other(caused(io::Error::from_raw_os_error(code)));
             assert_eq!(is_own_fault(&caused(deep)), cfg!(unix), "a cause of the cause");
         }
+        assert!(is_own_fault(&caused(io::ErrorKind::WouldBlock.into())), "no more processes");
         for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
             assert!(!is_own_fault(&caused(io::Error::from(kind))), "{kind}");
         }

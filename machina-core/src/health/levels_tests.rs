@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::detection_tests::silence_bound;
 use super::ward::Ward;
 use crate::config::Config;
 use crate::health::HealthState;
 use crate::model::{Canary, HealthEndpoint, HealthLevel, HealthParameters, ToolName};
 use crate::report::HealthReport;
+use crate::testing::simulation::bounds;
 use crate::testing::{Contact, Deed, Onlooker, add_tool, echo_tool};
 
 async fn probed_with_canary(tools: Vec<serde_json::Value>, tool: &str) -> (Ward, HealthReport) {
@@ -92,6 +92,6 @@ async fn what_a_service_declares_is_looked_at() {
     assert_eq!(ward.health(0).state, HealthState::Healthy);
     ward.sim.set_status("/healthz", 503);
     let took = ward.until(0, HealthState::Unhealthy).await;
-    assert!(took <= silence_bound(&HealthParameters::default()), "{took:?}");
+    assert!(took <= bounds::black_hole(&HealthParameters::default()), "{took:?}");
     assert_eq!(ward.health(0).reason.message, "/healthz: answered with HTTP status 503");
 }

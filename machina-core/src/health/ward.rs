@@ -75,8 +75,8 @@ impl Ward {
     /// What was told since the last look.
     pub(super) fn told(&mut self) -> Vec<EventKind> {
         std::iter::from_fn(|| self.events.try_next())
-            .filter_map(|next| match next {
-                Next::Event(event) => Some(event.kind.clone()),
+            .map(|next| match next {
+                Next::Event(event) => event.kind.clone(),
                 Next::Resync => panic!("a gap"),
             })
             .collect()

@@ -196,7 +196,8 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
     }
 
     fn has_progressed(&self) -> bool {
-        let has = |furthest: &Arc<Mutex<Option<f64>>>| furthest.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let has =
+            |furthest: &Arc<Mutex<Option<f64>>>| furthest.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         self.furthest.as_ref().is_some_and(has)
     }
 

@@ -133,6 +133,7 @@ impl Breaker {
     pub(crate) fn probed(&mut self, passed: bool, now: Instant, parameters: &RoutingParameters, random: f64) {
         match (self.stage, passed) {
             (Stage::Waiting { .. }, true) => self.stage = Stage::Trial,
+            (Stage::Ejected { until }, true) if until <= now => self.stage = Stage::Trial,
             (Stage::Waiting { .. } | Stage::Trial, false) => self.eject(now, parameters, random),
             _ => {}
         }

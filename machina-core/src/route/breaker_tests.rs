@@ -80,6 +80,7 @@ fn probation_is_a_probe_and_then_one_call() {
     assert_eq!(run.probed(true), Stage::Ejected { until: run.now + SECOND }, "too early");
     assert!(!run.see(Success, 1) && !run.breaker.is_due(run.now));
     run.now += SECOND;
+    assert_eq!(Run { breaker: run.breaker.clone(), now: run.now }.probed(true), Stage::Trial, "it was probed anyway");
     assert!(run.breaker.is_due(run.now) && !run.breaker.is_due(run.now), "one probe is asked for");
     assert!(!run.breaker.begin_trial());
     run.now += ASK_AGAIN;

@@ -13,15 +13,15 @@ use tokio::time::Instant;
 use crate::model::RoutingParameters;
 
 /// Over how many seconds calls and repetitions are counted.
-const SECONDS: usize = 10;
+const SECONDS: u32 = 10;
 
 /// Counts events by second; those of [`SECONDS`] ago are forgotten.
 #[derive(Debug, Default)]
-struct Counter([AtomicU64; SECONDS]);
+struct Counter([AtomicU64; SECONDS as usize]);
 
 impl Counter {
     fn add(&self, second: u32) {
-        let slot = &self.0[second as usize % SECONDS];
+        let slot = &self.0[(second % SECONDS) as usize];
         let next = |packed: u64| Some(if stamp(packed) == second { packed + 1 } else { (u64::from(second) << 32) | 1 });
         // The function always has a next value.
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -29,7 +29,7 @@ impl Counter {
 
     fn sum(&self, second: u32) -> u64 {
         let packed = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
-        packed.filter(|packed| second.wrapping_sub(stamp(*packed)) < SECONDS as u32).map(|packed| packed & COUNT).sum()
+        packed.filter(|packed| second.wrapping_sub(stamp(*packed)) < SECONDS).map(|packed| packed & COUNT).sum()
     }
 }
 
@@ -70,7 +70,7 @@ impl RetryBudget {
     pub(crate) fn left(&self, now: Instant, parameters: &RoutingParameters) -> u64 {
         let second = self.second(now);
         let share = self.calls.sum(second) * u64::from(parameters.retry_percentage) / 100;
-        let reserve = u64::from(parameters.retries_per_second) * SECONDS as u64;
+        let reserve = u64::from(parameters.retries_per_second) * u64::from(SECONDS);
         (share + reserve).saturating_sub(self.retries.sum(second))
     }
 

@@ -187,7 +187,9 @@ impl<'a, O: Outbound> Carrying<'a, O> {
         let mut seating = match seating {
             Seating::Seat(seat) => {
                 drop(seat);
-                self.hold().await?;
+                if !self.hold().await? && Instant::now() >= self.on.deadline {
+                    return Err(self.last_or(Self::nothing_left));
+                }
                 self.on.find(&self.search)
             }
             seating => seating,

@@ -87,15 +87,17 @@ pub(super) struct Survey {
     pub(super) reach: Locality,
 }
 
-/// Who may take a call now.
-#[derive(Debug)]
-pub(super) enum Selection {
-    /// These, all of the same rank or, in panic, of ranks that count alike.
-    Candidates(SmallVec<[Candidate; 8]>),
+/// Those that may take a call, all of the same rank or, in panic, of ranks that
+/// count alike.
+pub(super) type Candidates = SmallVec<[Candidate; 8]>;
+
+/// Why nobody may take a call now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lack {
     /// None has room.
-    Full,
+    Room,
     /// There is none.
-    None,
+    Instances,
 }
 
 /// Where one looks from.
@@ -195,20 +197,20 @@ impl Survey {
     }
 
     /// Those that may take the call now, of the ones that `allowed` admits.
-    pub(super) fn select(&self, allowed: impl Fn(usize) -> bool) -> Selection {
+    pub(super) fn select(&self, allowed: impl Fn(usize) -> bool) -> Result<Candidates, Lack> {
         let places = || {
             let allowed = self.found.iter().filter(|found| allowed(found.candidate.index));
             allowed.filter_map(|found| Some((self.place(found)?, found)))
         };
         let first = |full: bool| places().filter(|(_, found)| found.is_full == full).map(|(place, _)| place).min();
         match (first(false), first(true)) {
-            (None, None) => Selection::None,
-            (None, Some(_)) => Selection::Full,
+            (None, None) => Err(Lack::Instances),
+            (None, Some(_)) => Err(Lack::Room),
             // Too much to do is no reason to use those that are not well.
-            (Some(free), Some(full)) if full < free && free > 1 => Selection::Full,
+            (Some(free), Some(full)) if full < free && free > 1 => Err(Lack::Room),
             (Some(free), _) => {
                 let best = places().filter(|(place, found)| *place == free && !found.is_full);
-                Selection::Candidates(best.map(|(_, found)| found.candidate).collect())
+                Ok(best.map(|(_, found)| found.candidate).collect())
             }
         }
     }
@@ -289,6 +291,9 @@ pub(super) fn repeatable(view: &ServiceView, tool: &str) -> (bool, &'static str)
     let Some(offered) = view.tool(tool) else {
         return (false, "its definition is not known");
     };
+    if policy.pins.get(tool).is_some_and(|pin| pin != offered.tool.hash()) {
+        return (false, "it is another tool than the operator pinned");
+    }
     let hints = offered.tool.hints();
     match (hints.read_only || hints.idempotent, view.routing.trust_annotations) {
         (true, true) => (true, "the server's annotations say so and the operator trusts them"),

@@ -23,10 +23,8 @@ fn anywhere(ranks: &[Rank]) -> Survey {
 }
 
 fn selected(survey: &Survey, tried: &[usize]) -> Vec<usize> {
-    match survey.select(|index| !tried.contains(&index)) {
-        Selection::Candidates(candidates) => candidates.iter().map(|candidate| candidate.index).collect(),
-        Selection::Full | Selection::None => Vec::new(),
-    }
+    let candidates = survey.select(|index| !tried.contains(&index)).unwrap_or_default();
+    candidates.iter().map(|candidate| candidate.index).collect()
 }
 
 use Rank::{Down, Dubious, Eligible, Excluded, Held};
@@ -57,7 +55,7 @@ fn too_much_to_do_is_no_reason_to_use_those_that_are_not_well() {
     let full = [(Eligible, true), (Eligible, true), (Dubious, false), (Down, false)];
     let survey =
         surveyed(full.iter().enumerate().map(|(index, (rank, full))| found(index, *rank, Locality::Anywhere, *full)));
-    assert!(matches!(survey.select(|_| true), Selection::Full));
+    assert_eq!(survey.select(|_| true), Err(Lack::Room));
     assert_eq!(selected(&survey, &[0, 1]), [2], "after they failed, it is");
 }
 
@@ -106,9 +104,9 @@ proptest! {
         let usable = |found: &&Found| found.rank != Excluded;
         let alive = survey.found.iter().filter(|found| found.rank < Down).count();
         match survey.select(|_| true) {
-            Selection::None => prop_assert_eq!(survey.found.iter().filter(usable).count(), 0),
-            Selection::Full => prop_assert!(survey.found.iter().filter(usable).any(|found| found.is_full)),
-            Selection::Candidates(candidates) => {
+            Err(Lack::Instances) => prop_assert_eq!(survey.found.iter().filter(usable).count(), 0),
+            Err(Lack::Room) => prop_assert!(survey.found.iter().filter(usable).any(|found| found.is_full)),
+            Ok(candidates) => {
                 prop_assert!(!candidates.is_empty());
                 let picked = |index: usize| survey.found[index];
                 let all = candidates.iter().map(|candidate| picked(candidate.index));
@@ -128,7 +126,7 @@ proptest! {
             tried.extend(next);
         }
         let room = survey.found.iter().filter(usable).filter(|found| !found.is_full).count();
-        let blocked = matches!(survey.select(|index| !tried.contains(&index)), Selection::Full);
+        let blocked = survey.select(|index| !tried.contains(&index)) == Err(Lack::Room);
         prop_assert!(tried.len() == room || blocked);
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::balance::CallKey;
 use super::breaker::BreakerState;
 use super::eligible::{
-    Found, Locality, Onlooking, Rank, Selection, Standing, ejected, in_flight_max, reason, repeatable, standing,
+    Found, Locality, Onlooking, Rank, Standing, ejected, in_flight_max, reason, repeatable, standing,
 };
 use super::hedging::hedge_delay;
 use crate::config::Config;
@@ -124,10 +124,7 @@ pub(crate) fn explain(view: &ServiceView, tool: Option<&str>, key: CallKey, conf
     let (now, parameters) = (Instant::now(), &view.routing);
     let onlooking = Onlooking { view, config, tool, now, afresh: false };
     let survey = onlooking.survey();
-    let candidates = match survey.select(|_| true) {
-        Selection::Candidates(candidates) => candidates,
-        Selection::Full | Selection::None => Default::default(),
-    };
+    let candidates = survey.select(|_| true).unwrap_or_default();
     let picked =
         (!candidates.is_empty()).then(|| candidates[parameters.balancer.balancer().pick(key, &candidates)].index);
     let (repeatable, why) = tool.map_or((false, "no tool was named"), |tool| repeatable(view, tool));

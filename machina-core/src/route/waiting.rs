@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::affinity::rendezvous;
 use super::attempt::{Circumstances, Seat, cancelled};
 use super::balance::Candidate;
-use super::eligible::{Found, Onlooking, Rank, Selection, Standing, Survey, in_flight_max, standing};
+use super::eligible::{Candidates, Found, Lack, Onlooking, Rank, Standing, Survey, in_flight_max, standing};
 use super::limits::longest_wait;
 use super::outbound::Outbound;
 use crate::error::{Error, ErrorKind, Phase, Result};
@@ -67,9 +67,9 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
             let survey = self.onlooking(now, search.afresh).survey();
             self.ask_for_probes(&survey, now);
             let candidates = match survey.select(|index| search.admits(index)) {
-                Selection::Candidates(candidates) => candidates,
-                Selection::Full => return Seating::Full,
-                Selection::None => return Seating::None,
+                Ok(candidates) => candidates,
+                Err(Lack::Room) => return Seating::Full,
+                Err(Lack::Instances) => return Seating::None,
             };
             let picked = candidates[self.pick(&survey, &candidates, search.safe)].index;
             if let Some(seat) = self.take(&survey.found[picked]) {
@@ -90,7 +90,7 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
             let id = |index: usize| view.service().spec.instances[index].id;
             // In panic, a key stays with those that are up as long as there are any.
             let up = |candidate: &&Candidate| survey.found[candidate.index].rank == Rank::Eligible;
-            let eligible: SmallVec<[Candidate; 8]> = candidates.iter().filter(up).copied().collect();
+            let eligible: Candidates = candidates.iter().filter(up).copied().collect();
             let among = if eligible.is_empty() { candidates } else { &eligible };
             let index = among[rendezvous(key, among, id)].index;
             return candidates.iter().position(|candidate| candidate.index == index).unwrap_or(0);
@@ -195,32 +195,30 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
     }
 
     /// The instances that the operator lets take the call, with their health now.
-    fn admitted(&self) -> impl Iterator<Item = (&'a Instance, &'a InstanceView, Standing, HealthState)> {
+    fn admitted(&self) -> impl Iterator<Item = (&'a Instance, &'a InstanceView, HealthState)> {
         let (view, tool) = (self.route.view, self.outbound.tool());
-        let all = view.instances().enumerate().map(move |(index, (instance, seen))| {
+        view.instances().enumerate().filter_map(move |(index, (instance, seen))| {
             let health = seen.cell.health();
-            (instance, seen, standing(view, index, instance, &health, tool), health.state)
-        });
-        all.filter(|(_, _, standing, _)| *standing != Standing::Excluded)
+            let admitted = standing(view, index, instance, &health, tool) != Standing::Excluded;
+            admitted.then_some((instance, seen, health.state))
+        })
     }
 
     /// Whether an instance is being started, or was well until a moment ago.
     fn is_any_expected(&self) -> bool {
         let of_late = self.route.view.routing.restart_hold * 2;
-        self.admitted().any(|(instance, seen, _, state)| match state {
+        self.admitted().any(|(instance, seen, state)| match state {
             HealthState::Starting => true,
             HealthState::CrashLoop => false,
             _ if !seen.cell.routing.has_answered() => false,
-            HealthState::Unhealthy => {
-                matches!(instance.endpoint, Endpoint::Stdio(_)) || seen.cell.in_state_for() <= of_late
-            }
-            _ => true,
+            HealthState::Healthy | HealthState::Recovering => true,
+            _ if matches!(instance.endpoint, Endpoint::Stdio(_)) => true,
+            _ => seen.cell.in_state_for() <= of_late,
         })
     }
 
     fn is_any_back(&self) -> bool {
-        let back = |standing, state| standing == Standing::Up || state == HealthState::Recovering;
-        self.admitted().any(|(_, _, standing, state)| back(standing, state))
+        self.admitted().any(|(.., state)| matches!(state, HealthState::Healthy | HealthState::Recovering))
     }
 
     /// Has instances probed that were not just now.

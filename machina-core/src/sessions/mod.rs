@@ -9,6 +9,7 @@
 
 mod idle;
 mod opening;
+mod promise;
 mod slots;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,12 +153,11 @@ impl Sessions {
     }
 
     async fn opened(&self, target: &Target, in_use: bool) -> Result<Opened> {
-        let mut opening = match self.inner.find_or_begin(target, in_use)? {
+        let opening = match self.inner.find_or_begin(target, in_use)? {
             Found::Open(session) => return Ok(Opened { session, reused: true }),
             Found::Opening(opening) => opening,
         };
-        let opened = opening.wait_for(Option::is_some).await;
-        let opened = opened.map_err(|_| closing())?.clone().unwrap_or_else(|| Err(closing()));
+        let opened = opening.kept().await.unwrap_or_else(|| Err(closing()));
         opened.map(|session| Opened { session, reused: false })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,7 @@ impl Inner {
             Error::unsupported(format!("this build has no connector for `{}` endpoints", endpoint.kind()))
         })?;
         let place = slots.process(id).map(|process| Arc::clone(&process.place));
-        let (sender, opening) = watch::channel(None);
+        let (opened, opening) = Opening::new();
         let cancelled = CancellationToken::new();
         slots.put(id, Slot::Opening { opening: opening.clone(), cancelled: cancelled.clone() });
         drop(slots);
@@ -67,8 +67,7 @@ impl Inner {
                 () = cancelled.cancelled() => Err(closing()),
                 begun = inner.begin(&*connector, &target, place) => begun,
             };
-            let opened = inner.settle(&target, &receiver, begun).await;
-            sender.send_replace(Some(opened));
+            opened.keep(inner.settle(&target, &receiver, begun).await);
         });
         Ok(Found::Opening(opening))
     }

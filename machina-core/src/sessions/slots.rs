@@ -6,17 +6,18 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::is_busy;
+use super::promise::Promise;
 use crate::connect::Session;
 use crate::error::{Error, Phase, Result};
 use crate::health::Restarts;
 use crate::model::{InstanceId, SessionParameters};
 
-pub(super) type Opening = watch::Receiver<Option<Result<Arc<dyn Session>>>>;
+pub(super) type Opening = Promise<Result<Arc<dyn Session>>>;
 
 /// The place of the one process that an instance may have; free again when the
 /// process is gone.
@@ -110,7 +111,7 @@ impl Slots {
     /// The opening that is under way. Its other end is gone only if its task panicked.
     pub(super) fn opening(&self, id: InstanceId) -> Option<Opening> {
         match self.by_instance.get(&id) {
-            Some(Slot::Opening { opening, .. }) if opening.has_changed().is_ok() => Some(opening.clone()),
+            Some(Slot::Opening { opening, .. }) if !opening.is_broken() => Some(opening.clone()),
             _ => None,
         }
     }
@@ -122,7 +123,7 @@ impl Slots {
     /// Empties the slot if it holds this opening; says whether it did.
     pub(super) fn take_opening(&mut self, id: InstanceId, opening: &Opening) -> bool {
         let ours =
-            matches!(self.by_instance.get(&id), Some(Slot::Opening { opening: o, .. }) if o.same_channel(opening));
+            matches!(self.by_instance.get(&id), Some(Slot::Opening { opening: o, .. }) if o.is(opening));
         if ours {
             self.by_instance.remove(&id);
         }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::opening::vacated;
 use crate::Error;
 use crate::connect::{CallContext, Connector, Notice, Session, Target};
 use crate::error::{ErrorKind, Outcome, Phase, Result};
@@ -45,6 +46,7 @@ struct Subject {
     sim: SimConnector,
     starts: Arc<Starts>,
     events: EventStream,
+    told: Vec<EventKind>,
 }
 
 impl Subject {
@@ -53,7 +55,7 @@ impl Subject {
         sim.watch(starts.clone());
         let machina = Machina::builder().seed(7).connector(Arc::new(sim.clone())).open().await.unwrap();
         let events = machina.watch();
-        Self { machina, sim, starts, events }
+        Self { machina, sim, starts, events, told: Vec::new() }
     }
 
     /// A service of these processes, healthy.
@@ -87,29 +89,48 @@ impl Subject {
 
     /// What was told since the last time.
     fn told(&mut self) -> Vec<EventKind> {
-        let next = || match self.events.try_next() {
-            Some(Next::Event(event)) => Some(event.kind.clone()),
-            Some(Next::Resync) => panic!("too many events"),
-            None => None,
+        self.listen();
+        std::mem::take(&mut self.told)
+    }
+
+    fn listen(&mut self) {
+        while let Some(next) = self.events.try_next() {
+            let Next::Event(event) = next else { panic!("too many events") };
+            self.told.push(event.kind.clone());
+        }
+    }
+
+    /// Ends a process, and waits until that is told.
+    async fn end(&mut self, process: &Instance) {
+        let downs = |told: &[EventKind]| {
+            let down = |kind: &&EventKind| matches!(kind, EventKind::HealthChanged { to: HealthState::Unhealthy, .. });
+            told.iter().filter(down).count()
         };
-        std::iter::from_fn(next).collect()
+        self.listen();
+        let before = downs(&self.told);
+        self.sim.exit(process);
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            self.listen();
+            if downs(&self.told) > before {
+                return;
+            }
+        }
+        panic!("nobody noticed: {:?}", self.told);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_ends_is_started_at_once_and_then_not_so_soon() {
-    let (subject, processes) = Subject::with(SessionPolicy::default(), &["one"]).await;
-    for round in 0..8_u32 {
-        let ended = Instant::now();
-        subject.sim.exit(&processes[0]);
-        subject.reaches(HealthState::Unhealthy, SECOND).await;
-        let before = subject.starts.of(&processes[0]).len();
+    let (mut subject, processes) = Subject::with(SessionPolicy::default(), &["one"]).await;
+    for (round, longest) in [0, 1, 2, 4, 8, 16, 32, 60].into_iter().enumerate() {
+        let (ended, before) = (Instant::now(), subject.starts.of(&processes[0]).len());
+        subject.end(&processes[0]).await;
         while subject.starts.of(&processes[0]).len() == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let longest = SECOND * [0, 1, 2, 4, 8, 16, 32, 60][round as usize];
         let after = subject.starts.of(&processes[0])[before] - ended;
-        assert!(after <= longest + SECOND / 2, "restart {round} after {after:?}, not {longest:?}");
+        assert!(after <= SECOND * longest + SECOND / 10, "restart {round} after {after:?}, not {longest} s");
         subject.reaches(HealthState::Healthy, MINUTE).await;
     }
     assert_eq!(subject.sim.connections(&processes[0]), 9);
@@ -193,8 +214,7 @@ async fn a_process_that_was_switched_off_and_on_begins_anew() {
 async fn a_process_that_comes_and_goes_flaps_and_says_so() {
     let (mut subject, processes) = Subject::with(SessionPolicy::default(), &["one"]).await;
     for _ in 0..4 {
-        subject.sim.exit(&processes[0]);
-        subject.reaches(HealthState::Unhealthy, SECOND).await;
+        subject.end(&processes[0]).await;
         subject.reaches(HealthState::Healthy, MINUTE).await;
     }
     let health = subject.machina.health("a").await.unwrap();
@@ -278,7 +298,27 @@ struct Reluctant {
 #[derive(Debug)]
 struct ReluctantSession {
     inner: Arc<dyn Session>,
-    running: Arc<Mutex<(u32, u32)>>,
+    /// While the process is there.
+    runs: Mutex<Option<Running>>,
+}
+
+/// Counts a process as running until it is dropped.
+#[derive(Debug)]
+struct Running(Arc<Mutex<(u32, u32)>>);
+
+impl Running {
+    fn new(counts: &Arc<Mutex<(u32, u32)>>) -> Self {
+        let mut running = counts.lock().unwrap();
+        running.0 += 1;
+        running.1 = running.1.max(running.0);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().0 -= 1;
+    }
 }
 
 #[async_trait]
@@ -289,10 +329,8 @@ impl Connector for Reluctant {
 
     async fn connect(&self, target: &Target) -> Result<Arc<dyn Session>> {
         let inner = self.sim.connect(target).await?;
-        let mut running = self.running.lock().unwrap();
-        running.0 += 1;
-        running.1 = running.1.max(running.0);
-        Ok(Arc::new(ReluctantSession { inner, running: Arc::clone(&self.running) }))
+        let runs = Mutex::new(Some(Running::new(&self.running)));
+        Ok(Arc::new(ReluctantSession { inner, runs }))
     }
 }
 
@@ -325,12 +363,7 @@ impl Session for ReluctantSession {
     async fn close(&self) {
         tokio::time::sleep(SECOND * 3).await;
         self.inner.close().await;
-    }
-}
-
-impl Drop for ReluctantSession {
-    fn drop(&mut self) {
-        self.running.lock().unwrap().0 -= 1;
+        drop(self.runs.lock().unwrap().take());
     }
 }
 
@@ -356,6 +389,9 @@ async fn no_process_is_started_before_the_one_before_it_is_gone() {
         machina.set_admin_state("a", None, admin_state).await.unwrap();
     }
     echo().await.unwrap();
+    let mut spec = machina.get("a").unwrap().service().spec.clone();
+    spec.session_policy.idle_timeout = None;
+    machina.update("a", spec, None).await.unwrap();
     sim.set(&process, Behaviour::Wedged);
     tokio::time::sleep(MINUTE * 2).await;
     sim.set(&process, Behaviour::Up);
@@ -366,25 +402,20 @@ async fn no_process_is_started_before_the_one_before_it_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_does_not_end_is_not_waited_for_without_end() {
-    let slots = super::Slots::default();
-    let inner = std::sync::Mutex::new(slots);
+    let mut slots = super::Slots::default();
     let id = crate::model::InstanceId::generate();
-    let place = {
-        let mut slots = inner.lock().unwrap();
+    let place = |slots: &mut super::Slots| {
         slots.admit(id, Some(crate::SessionParameters::default()));
         Arc::clone(&slots.process(id).unwrap().place)
     };
-    let held = Arc::clone(&place).acquire_owned().await.unwrap();
+    let held = place(&mut slots).acquire_owned().await.unwrap();
     let began = Instant::now();
-    let error: Error = super::opening::vacated(Arc::clone(&place), MINUTE).await.unwrap_err();
+    let error: Error = vacated(place(&mut slots), MINUTE).await.unwrap_err();
     assert_eq!((error.kind(), began.elapsed()), (ErrorKind::Unavailable, MINUTE));
-    inner.lock().unwrap().dismiss(id);
-    inner.lock().unwrap().admit(id, Some(crate::SessionParameters::default()));
-    assert!(
-        super::opening::vacated(Arc::clone(&inner.lock().unwrap().process(id).unwrap().place), SECOND).await.is_err()
-    );
+    slots.dismiss(id);
+    assert!(vacated(place(&mut slots), SECOND).await.is_err(), "it is remembered though the instance was not admitted");
     drop(held);
-    super::opening::vacated(place, SECOND).await.unwrap();
+    drop(vacated(place(&mut slots), SECOND).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

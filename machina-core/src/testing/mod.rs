@@ -8,4 +8,5 @@ pub mod simulation;
 pub mod store_suite;
 mod watch_suite;
 
+pub use crate::random::Random;
 pub use sim::{Behaviour, Contact, Deed, Ending, Onlooker, SimConnector, add_tool, echo_tool};

@@ -92,9 +92,10 @@ async fn register<R: Registry>(subject: &Subject<R>, spec: ServiceSpec) {
 /// Waits until the status of a service is `status`.
 ///
 /// # Panics
-/// When that does not come about within ten seconds.
+/// When that does not come about within half a minute: as long as a few probes at
+/// the fast interval take, each of them confirmed.
 pub async fn settle<R: Registry>(registry: &R, service: &str, status: Status) {
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         if registry.get(service).await.expect("exists").status == status {
             return;
         }

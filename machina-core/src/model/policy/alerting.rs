@@ -49,7 +49,8 @@ pub struct AlertPolicy {
     #[serde(with = "crate::parameters::optional", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, examples("1m")))]
     pub down_after: Option<Duration>,
-    /// The channels that are told, by name, at most 32; all of them by default.
+    /// The channels that are told, by name, at most 32; all of them by default,
+    /// and where there is none of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<String>,
     /// The levels that an alert may have; all of them by default. One that has

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Phase};
 
@@ -70,8 +71,9 @@ pub(super) struct Sim {
     pub(super) cancellations: u64,
     pub(super) connections: u64,
     pub(super) open: u64,
-    /// Changes whenever open sessions end.
-    pub(super) generation: watch::Sender<u64>,
+    /// How often its sessions were ended, and what ends those that are open.
+    ended: u64,
+    pub(super) end: CancellationToken,
     /// Changes whenever the tools or prompts do.
     pub(super) listed: watch::Sender<u64>,
 }
@@ -94,7 +96,8 @@ impl Sim {
             cancellations: 0,
             connections: 0,
             open: 0,
-            generation: watch::Sender::new(0),
+            ended: 0,
+            end: CancellationToken::new(),
             listed: watch::Sender::new(0),
         }
     }
@@ -120,7 +123,8 @@ impl Sim {
     /// Ends the open sessions; a process says so itself.
     pub(super) fn end_sessions(&mut self, exited: bool) {
         self.exited = exited;
-        self.generation.send_modify(|generation| *generation += 1);
+        self.ended += 1;
+        std::mem::take(&mut self.end).cancel();
     }
 
     /// How often it has changed between up and killed of its own accord.
@@ -130,7 +134,7 @@ impl Sim {
 
     /// Changes whenever its sessions end.
     pub(super) fn life(&self) -> (u64, u128) {
-        (*self.generation.borrow(), self.beat())
+        (self.ended, self.beat())
     }
 
     /// When it will change so next.

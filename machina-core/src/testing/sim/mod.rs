@@ -192,7 +192,7 @@ impl SimConnector {
     async fn reach(&self, location: &Arc<str>, patience: Duration) -> Result<Arc<dyn Session>> {
         let (behaviour, latency, loss, refusal, status) =
             self.at(location, |sim| (sim.behaviour(), sim.latency, sim.loss, sim.refusal(), sim.status()));
-        let unanswered = matches!(behaviour, Behaviour::Wedged | Behaviour::BlackHole);
+        let unanswered = matches!(behaviour, Behaviour::Wedged | Behaviour::BlackHole) || latency > patience;
         if unanswered || self.random.chance(loss) {
             tokio::time::sleep(patience).await;
             return Err(Error::unreachable(format!("no connection within {patience:?}")).at(Phase::NotSent));

@@ -24,15 +24,24 @@ const FAILS_AFTER: Duration = Duration::from_millis(1);
 pub(super) struct SimSession {
     sims: SimConnector,
     location: Arc<str>,
-    generation: watch::Receiver<u64>,
     opened: Life,
     listed: tokio::sync::Mutex<watch::Receiver<u64>>,
     closed: CancellationToken,
 }
 
-/// Which life of the instance it is: how often its sessions were ended, and how
-/// often it went down or came up by itself.
-type Life = (u64, u128);
+/// One life of an instance: how often its sessions were ended before, and how
+/// often it went down or came up by itself; and what ends it.
+#[derive(Debug)]
+struct Life {
+    number: (u64, u128),
+    end: CancellationToken,
+}
+
+impl Life {
+    fn of(sim: &Sim) -> Self {
+        Self { number: sim.life(), end: sim.end.clone() }
+    }
+}
 
 impl Drop for SimSession {
     fn drop(&mut self) {
@@ -78,13 +87,13 @@ impl Drop for Watched<'_> {
 impl SimSession {
     pub(super) fn open(sims: &SimConnector, location: &Arc<str>) -> Self {
         let (sims, location) = (sims.clone(), Arc::clone(location));
-        let (generation, listed, opened) = sims.at(&location, |sim| {
+        let (listed, opened) = sims.at(&location, |sim| {
             sim.connections += 1;
             sim.open += 1;
-            (sim.generation.subscribe(), sim.listed.subscribe(), sim.life())
+            (sim.listed.subscribe(), Life::of(sim))
         });
         let (listed, closed) = (tokio::sync::Mutex::new(listed), CancellationToken::new());
-        Self { sims, location, generation, opened, listed, closed }
+        Self { sims, location, opened, listed, closed }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Sim) -> T) -> T {
@@ -92,9 +101,8 @@ impl SimSession {
     }
 
     /// Waits until this life of the instance is over, or the session is closed.
-    async fn over(&self, life: Life) {
-        let mut generation = self.generation.clone();
-        while self.with(|sim| sim.life()) == life {
+    async fn over(&self, life: &Life) {
+        while self.with(|sim| sim.life()) == life.number {
             let beat = self.with(|sim| sim.next_beat());
             let beats = async {
                 match beat {
@@ -104,7 +112,7 @@ impl SimSession {
             };
             tokio::select! {
                 biased;
-                _ = generation.wait_for(|generation| *generation != life.0) => return,
+                () = life.end.cancelled() => return,
                 () = self.closed.cancelled() => return,
                 () = beats => {}
             }
@@ -113,7 +121,7 @@ impl SimSession {
 
     /// Whether the instance ended it.
     fn has_ended(&self) -> bool {
-        self.with(|sim| sim.held && sim.life() != self.opened)
+        self.with(|sim| sim.held && sim.life() != self.opened.number)
     }
 
     /// `answer`, unless the session ends before, or the request is lost.
@@ -124,10 +132,13 @@ impl SimSession {
         if let Some(refusal) = self.with(|sim| sim.refusal()) {
             return Err(refusal);
         }
-        let life = self.with(|sim| sim.life());
+        let life = self.with(|sim| Life::of(sim));
         tokio::select! {
             biased;
-            () = self.over(life) => Err(Error::lost("connection reset").at(Phase::MaybeExecuted)),
+            () = self.over(&life) => Err(match self.closed.is_cancelled() {
+                true => Error::unavailable("the session was closed"),
+                false => Error::lost("connection reset"),
+            }.at(Phase::MaybeExecuted)),
             answer = answer => answer,
         }
     }
@@ -283,11 +294,11 @@ impl Session for SimSession {
     }
 
     async fn notice(&self) -> Notice {
-        let (held, mut listed) = (self.with(|sim| sim.held), self.listed.lock().await);
+        let mut listed = self.listed.lock().await;
         let over = async {
-            match held {
-                true => self.over(self.opened).await,
-                false => self.closed.cancelled().await,
+            self.over(&self.opened).await;
+            if !self.with(|sim| sim.held) {
+                self.closed.cancelled().await;
             }
         };
         tokio::select! {

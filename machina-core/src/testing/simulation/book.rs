@@ -85,6 +85,13 @@ impl Pages {
         self.flapping.push(false);
     }
 
+    /// The instance at `location` has this identity now.
+    pub(super) fn known_as(&mut self, location: &str, id: InstanceId) {
+        if let Some(place) = self.places.get(location) {
+            self.ids.insert(id, *place);
+        }
+    }
+
     /// Virtual time since the beginning.
     pub(super) fn time(&self) -> Duration {
         self.begun.elapsed()
@@ -237,7 +244,7 @@ impl Onlooker for Book {
                     pages.accuse(format_args!("S9: two probes of {name} run at once"));
                 }
             }
-            Deed::Ended { contact, ending, .. } => truth.ended(contact, ending),
+            Deed::Ended { contact, began, ending } => truth.ended(contact, began, ending),
             Deed::Executed { arguments, .. } => {
                 let Some(number) = arguments.get("call").and_then(serde_json::Value::as_u64) else { return };
                 pages.executed(place, number);

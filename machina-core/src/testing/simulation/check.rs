@@ -10,7 +10,7 @@ use super::truth::Truth;
 use super::world::World;
 use crate::error::Result;
 use crate::health::{HealthState, ReasonCode};
-use crate::model::AdminState;
+use crate::model::{AdminState, Endpoint};
 use crate::route::Explanation;
 use crate::view::ServiceView;
 
@@ -69,7 +69,7 @@ impl World {
     /// S6 and S8: who would be picked may be, and somebody is while anyone can.
     fn check_pick(&self, view: &ServiceView, explanation: &Explanation) {
         let name = view.service().name();
-        let mut alive = Vec::new();
+        let (mut alive, mut full) = (Vec::new(), false);
         for candidate in &explanation.candidates {
             let place = self.made.iter().position(|made| made.instance.id == candidate.instance);
             let Some(place) = place else {
@@ -81,11 +81,16 @@ impl World {
                 self.accuse(format!("S6: {} would be picked", candidate.location));
             }
             let dead = view.instance(candidate.instance).is_some_and(|(_, seen)| is_dead(&seen.health));
+            let stdio = matches!(self.made[place].instance.endpoint, Endpoint::Stdio(_));
+            let policy = &view.service().spec.routing_policy;
+            let room = candidate.in_flight < self.machina.config().routing.in_flight_max(policy, stdio);
             if admitted && !dead {
+                // A call waits for one that works on as many as it may.
+                full |= !room;
                 alive.push(candidate.location.clone());
             }
         }
-        if !alive.is_empty() && !explanation.candidates.iter().any(|candidate| candidate.picked) {
+        if !alive.is_empty() && !full && !explanation.candidates.iter().any(|candidate| candidate.picked) {
             self.accuse(format!("S8: nobody of {name} is picked, though {} may be alive", alive.join(", ")));
         }
     }

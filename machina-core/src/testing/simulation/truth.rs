@@ -42,6 +42,7 @@ pub(super) struct Truth {
     /// What it answered since it was last found to be down.
     pub(super) passes: u32,
     last_pass: Instant,
+    last_failure: Instant,
     /// Whether its failures since it was last healthy were of the hard kind.
     pub(super) hard: bool,
     pub(super) probes: u32,
@@ -72,6 +73,7 @@ impl Truth {
             before_probe: 0,
             passes: 0,
             last_pass: now,
+            last_failure: now,
             hard: false,
             probes: 0,
             contacts: 0,
@@ -146,7 +148,7 @@ impl Truth {
         self.last_contact = Instant::now();
     }
 
-    pub(super) fn ended(&mut self, contact: Contact, ending: Ending<'_>) {
+    pub(super) fn ended(&mut self, contact: Contact, began: Instant, ending: Ending<'_>) {
         self.contacts -= 1;
         self.probes -= u32::from(contact == Contact::Probe);
         self.last_contact = Instant::now();
@@ -162,21 +164,30 @@ impl Truth {
             (Contact::List, true) => {}
             (Contact::List, false) => {
                 // What the probe before it saw does not count.
-                self.failures += self.before_probe + 1;
+                self.failed(self.before_probe + 1);
             }
-            (_, false) => self.failures += 1,
-            (_, true) => self.passed(),
+            (_, false) => self.failed(1),
+            // Evidence from before a failure comes too late.
+            (_, true) => self.passed(contact == Contact::Probe && self.last_failure >= began),
         }
     }
 
-    fn passed(&mut self) {
+    fn failed(&mut self, times: u32) {
+        self.failures += times;
+        self.last_failure = Instant::now();
+    }
+
+    fn passed(&mut self, late: bool) {
+        self.passes += 1;
+        self.last_pass = Instant::now();
+        if late {
+            return;
+        }
         if self.failures > 0 {
             self.row = (self.failures, Instant::now());
         }
         self.before_probe = self.failures;
         self.failures = 0;
-        self.passes += 1;
-        self.last_pass = Instant::now();
     }
 
     /// Failures in a row, also if that row ended at this very moment.

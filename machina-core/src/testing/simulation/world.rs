@@ -274,7 +274,16 @@ impl World {
             self.book.pages().truths[place].forgotten();
         }
         let spec = self.spec(site)?;
-        self.machina.update(&self.services[site].name, spec, None).await.map(drop)
+        let view = self.machina.update(&self.services[site].name, spec, None).await?;
+        // One that comes back is another instance than before.
+        for (instance, _) in view.instances() {
+            let location = instance.endpoint.location();
+            if let Some(made) = self.made.iter_mut().find(|made| made.instance.endpoint.location() == location) {
+                made.instance.id = instance.id;
+                self.book.pages().known_as(&location, instance.id);
+            }
+        }
+        Ok(())
     }
 
     async fn say(&mut self, site: usize, place: Option<usize>, state: AdminState) -> Result<()> {
