@@ -27,7 +27,6 @@ use super::link::shown;
 use super::secrets::Secrets;
 use super::session::Opening;
 use super::stdio::StdioLink;
-use super::succession::Succession;
 
 /// How long a starting child counts among those that are starting, of which there are at most
 /// [`StdioConfig::starts_max`].
@@ -55,7 +54,6 @@ pub struct StdioConnector {
     environment: Environment,
     starts: Semaphore,
     custody: Custody,
-    succession: Succession,
 }
 
 impl StdioConnector {
@@ -64,7 +62,7 @@ impl StdioConnector {
     pub fn new(config: StdioConfig, environment: Environment) -> Self {
         let starts = Semaphore::new(config.starts_max.clamp(1, Semaphore::MAX_PERMITS));
         let custody = Custody::new(&config);
-        Self { config, environment, starts, custody, succession: Succession::default() }
+        Self { config, environment, starts, custody }
     }
 
     fn program(&self, endpoint: &StdioEndpoint, target: &Target) -> Result<(Program, Secrets)> {
@@ -86,12 +84,7 @@ impl StdioConnector {
     }
 
     /// Starts the program once and greets it by `greet`.
-    async fn attempt<G>(
-        &self,
-        target: &Target,
-        program: &(Program, Secrets),
-        greet: G,
-    ) -> Result<Arc<dyn Session>, Failure>
+    async fn attempt<G>(&self, program: &(Program, Secrets), greet: G) -> Result<Arc<dyn Session>, Failure>
     where
         G: AsyncFnOnce(&StdioLink) -> Result<Greeting, Failure>,
     {
@@ -99,7 +92,6 @@ impl StdioConnector {
         let (events, tasks) = (opening.events.clone(), &opening.tasks);
         let started = StdioLink::start(program, &self.custody, &self.config, events, tasks).await;
         let link = started.map_err(Failure::Final)?;
-        self.succession.enter(target.instance.id, link.ended());
         match greet(&link).await {
             Ok(greeting) => Ok(opening.done(Arc::new(link), greeting)),
             Err(failure) => {
@@ -112,10 +104,6 @@ impl StdioConnector {
 
     async fn start(&self, target: &Target, endpoint: &StdioEndpoint, deadline: Instant) -> Result<Arc<dyn Session>> {
         let program = self.program(endpoint, target)?;
-        timeout_at(deadline, self.succession.turn(target.instance.id)).await.map_err(|_| {
-            let waited = shown(target.timeout);
-            Error::unreachable(format!("the process before has not ended for {waited}")).at(Phase::NotSent)
-        })?;
         let permit = timeout_at(deadline, self.starts.acquire()).await.map_err(|_| {
             let most = self.config.starts_max;
             let waited = shown(target.timeout);
@@ -141,18 +129,18 @@ impl StdioConnector {
     ) -> Result<Arc<dyn Session>> {
         let legacy = async |link: &StdioLink| legacy_first(link, deadline).await.map_err(Failure::Final);
         if target.era == Some(Era::Legacy) {
-            return self.attempt(target, program, legacy).await.map_err(Failure::into_error);
+            return self.attempt(program, legacy).await.map_err(Failure::into_error);
         }
         let wait = match target.era {
             Some(_) => target.timeout / 2,
             None => self.config.discover_timeout,
         };
         let modern = async |link: &StdioLink| modern_first(link, wait, deadline).await;
-        match self.attempt(target, program, modern).await {
+        match self.attempt(program, modern).await {
             Err(Failure::Spoiled(why)) => {
                 tracing::debug!(service = %target.service.as_str(), %why, "asked for the stateless era in vain");
                 let tail = why.context().stderr_tail.clone();
-                self.attempt(target, program, legacy).await.map_err(|failure| failure.with_stderr(tail).into_error())
+                self.attempt(program, legacy).await.map_err(|failure| failure.with_stderr(tail).into_error())
             }
             result => result.map_err(Failure::into_error),
         }

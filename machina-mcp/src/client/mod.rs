@@ -43,7 +43,6 @@ mod sse;
 mod sse_link;
 mod status;
 mod stdio;
-mod succession;
 mod supervisor;
 mod websocket;
 mod wire;

@@ -67,11 +67,6 @@ impl StdioLink {
         self.pipes.last_words()
     }
 
-    /// Turns true when the child has ended.
-    pub(super) fn ended(&self) -> watch::Receiver<bool> {
-        self.ended.clone()
-    }
-
     /// Ends the child at once, and returns when it is reaped.
     pub(crate) async fn kill(&self) {
         self.end(Patience::NONE).await;

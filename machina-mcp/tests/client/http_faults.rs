@@ -310,3 +310,31 @@ async fn an_answer_over_the_limit_is_refused() {
         assert_eq!(phase_of(&call(&session).await.unwrap_err()), (ErrorKind::Rejected, Phase::Answered));
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_readers_would_read_differently_is_refused_at_once() {
+    let deep = format!(r#"{{"content":{}{}}}"#, "[".repeat(64), "]".repeat(64));
+    for (text, why) in [
+        (r#"{"content":[],"isError":false,"isError":true}"#.to_owned(), "the key `isError` is there twice"),
+        (r#"{"content":[{"type":"text","text":"a","\u0074ext":"b"}]}"#.to_owned(), "the key `text` is there twice"),
+        (deep, "more than 64 deep"),
+    ] {
+        for streamed in [false, true] {
+            let text = text.clone();
+            let server = answering(move |request| {
+                let message = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{text}}}"#, request.body["id"]);
+                let event = Piece::Bytes(format!("data: {message}\n\n").into_bytes());
+                match streamed {
+                    true => vec![stream_head(), event, Piece::Pause(Duration::from_secs(4))],
+                    false => reply(200, &[("content-type", "application/json")], &message),
+                }
+            })
+            .await;
+            let session = connect(&server, None).await.unwrap();
+            let refused = timeout(Duration::from_secs(2), call(&session)).await.expect("at once").unwrap_err();
+            assert_eq!(phase_of(&refused), (ErrorKind::Rejected, Phase::Answered));
+            assert!(refused.message().contains("is refused") && refused.message().contains(why), "{refused}");
+            assert_eq!(server.calls("tools/call").len(), 1, "it is not repeated");
+        }
+    }
+}

@@ -198,3 +198,27 @@ fn no_more_clients_are_kept_than_are_of_use() {
     }
     assert_eq!(clients.kept(), 8);
 }
+
+#[test]
+fn no_other_part_of_this_crate_opens_a_socket() {
+    const OPENS: [&str; 6] =
+        ["TcpStream::connect", "TcpSocket", "lookup_host", "to_socket_addrs", "connect_async", "reqwest::get"];
+    fn look(directory: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("client/guard") {
+                look(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let opens = OPENS.iter().any(|opens| text.contains(opens));
+                let client = text.contains("Client::builder()") && !text.contains("guarded(");
+                if opens || client || text.contains("Client::new(") {
+                    found.push(path.display().to_string());
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    look(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert_eq!(found, [""; 0], "these open sockets past the guard");
+}
