@@ -1,6 +1,6 @@
 //! `explain`.
 
-use machina_core::{ErrorKind, Explanation, Result};
+use machina_core::{Candidacy, ErrorKind, Explanation, Result};
 
 use crate::App;
 use crate::cli;
@@ -42,23 +42,61 @@ fn show(app: &App, explanation: &Explanation) {
         let may = if explanation.repeatable { "may be repeated" } else { "is not repeated" };
         output.line(format!("A call whose outcome is unknown {may}: {}.", explanation.repeatable_reason));
     }
-    let mut columns = output.columns(&["", "INSTANCE", "STANDING", "#MS", "#BUSY", "#WEIGHT", "WHY"]);
+    circumstances(app, explanation);
+    let header = ["", "INSTANCE", "STANDING", "ELIGIBLE", "BREAKER", "NEAR", "#COST", "#MS", "#BUSY", "#WEIGHT", "WHY"];
+    let mut columns = output.columns(&header);
     for candidate in &explanation.candidates {
         columns.row([
             if candidate.picked { "→" } else { "" }.to_owned(),
             candidate.location.clone(),
             word(&candidate.standing),
+            if candidate.eligible { "yes" } else { "no" }.to_owned(),
+            word(&candidate.breaker),
+            word(&candidate.locality),
+            format!("{:.3}", candidate.cost),
             format!("{:.0}", candidate.latency_ms),
-            candidate.in_flight.to_string(),
-            candidate.weight.to_string(),
-            short(&candidate.reason, 200),
+            format!("{}/{}", candidate.in_flight, candidate.in_flight_max),
+            if candidate.share < 1.0 {
+                format!("{} × {:.0} %", candidate.weight, candidate.share * 100.0)
+            } else {
+                candidate.weight.to_string()
+            },
+            why(candidate),
         ]);
     }
     output.line("");
     output.table(columns);
     if !explanation.candidates.iter().any(|candidate| candidate.picked) {
-        output.line("No instance would get the call.");
+        output.line("No instance would get the call now.");
     }
+}
+
+/// What holds for the call, wherever it goes.
+fn circumstances(app: &App, explanation: &Explanation) {
+    let output = &app.output;
+    output.line(format!(
+        "It may take {} ms, has up to {} attempts where repeating is safe, and the service may repeat {} calls now.",
+        explanation.timeout_ms, explanation.attempts_max, explanation.retries_left
+    ));
+    if let Some(delay) = explanation.hedge_delay_ms {
+        output.line(format!("After {delay} ms it is also sent to a second instance."));
+    }
+    if let Some(argument) = &explanation.affinity_argument {
+        output.line(format!("Calls with the same `{argument}` go to the same instance."));
+    }
+    if explanation.queue_length > 0 {
+        let (length, most) = (explanation.queue_length, explanation.queue_max);
+        output.line(format!("{length} calls wait for an instance with room; {most} may."));
+    }
+    if explanation.panic {
+        output.line("Too few instances are up: all are used that are not certainly down.");
+    }
+}
+
+fn why(candidate: &Candidacy) -> String {
+    let until = [("ejected", candidate.ejected_for_ms), ("left alone", candidate.held_for_ms)];
+    let until = until.into_iter().filter_map(|(what, millis)| Some(format!(" ({what} for {} ms)", millis?)));
+    format!("{}{}", short(&candidate.reason, 200), until.collect::<String>())
 }
 
 /// The word of an enumeration in JSON.

@@ -111,9 +111,10 @@ pub(crate) fn instances(app: &App, health: &ServiceHealth) {
 /// The state of a service in one line.
 pub(crate) fn sentence(health: &HealthReport) -> String {
     let since = health.since.strftime("%Y-%m-%d %H:%M:%SZ");
+    let state = format!("{}{}", health.state.as_str(), if health.flapping { ", flapping," } else { "" });
     match health.reason.message.as_str() {
-        "" => format!("{} since {since}", health.state.as_str()),
-        reason => format!("{} since {since}: {reason}", health.state.as_str()),
+        "" => format!("{state} since {since}"),
+        reason => format!("{state} since {since}: {reason}"),
     }
 }
 
