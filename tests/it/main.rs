@@ -21,4 +21,5 @@ mod peers;
 mod serve;
 #[cfg(feature = "simulation")]
 mod simulation;
+mod supervision;
 mod tidy;

@@ -1,10 +1,10 @@
 //! Where the programs under test are. They lie beside the running test in
 //! cargo's target directory.
 //!
-//! Cargo builds `machina-fixture` and `machina-farm` along with the tests of this package, but not
-//! the binary of another one. So `machina` is built by one `cargo build` per
-//! test process: that takes a moment when it is current, and makes sure that no
-//! test runs a binary of yesterday.
+//! Cargo builds `machina-fixture` and `machina-farm` along with the tests of this
+//! package, but not the binary of another one. So `machina` is built by one
+//! `cargo build` per test process: that takes a moment when it is current, and
+//! makes sure that no test runs a binary of yesterday.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,6 +1,6 @@
 //! What the end-to-end tests stand on: the fixture server that they injure, the
-//! farm of many of them, the real `machina` binary, and a look at the processes of this machine. Refuses
-//! to pretend: nothing here replaces a part of Machina.
+//! farm of many of them, the real `machina` binary, and a look at the processes of
+//! this machine. Refuses to pretend: nothing here replaces a part of Machina.
 
 mod binaries;
 pub mod farm;

@@ -2,6 +2,10 @@
 //! they give for the table of `docs/reliability.md`. Every figure is held against
 //! a formula of the configured values, never against a number of its own.
 
+pub mod calls;
+pub mod fleet;
+pub mod rows;
+
 use std::fmt;
 use std::future::Future;
 

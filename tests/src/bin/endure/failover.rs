@@ -98,11 +98,13 @@ pub(crate) async fn run(scale: &Scale) -> Row {
 
 fn described(size: &Size, seed: u64) -> String {
     let Size { services, rate, lasting, dying, config, .. } = size;
+    let Dying { percent_per_minute, until, down: (least, most), recovery, .. } = dying;
     format!(
-        "{services} services × {PER_SERVICE} instances, {rate} calls/s for {lasting:?}; {} % of the instances killed a \
-         minute for {:?} (50 % refuse, 20 % hang, 10 % execute and never answer, 20 % reset in the response), down {:?} to {:?}, \
-         never the last that has been good for {:?}; tools take {:?} to {:?}; probes every {:?}; seed {seed}",
-        dying.percent_per_minute, dying.down.0, dying.down.1, dying.recovery, TAKES.0, TAKES.1, config.health.interval,
+        "{services} services × {PER_SERVICE} instances, {rate} calls/s for {lasting:?}; tools take {:?} to {:?}; probes \
+         every {:?}; {percent_per_minute} % of the instances killed a minute, for {until:?} (50 % refuse, 20 % hang, \
+         10 % execute and never answer, 20 % reset in the response), down {least:?} to {most:?}, never the last that \
+         has been good for {recovery:?}; seed {seed}",
+        TAKES.0, TAKES.1, config.health.interval,
     )
 }
 

@@ -44,13 +44,14 @@ impl Histogram {
     pub(crate) fn quantile(&self, percent: u64) -> Duration {
         let wanted = (self.count() * percent).div_ceil(100);
         let mut seen = 0;
-        for (bucket, count) in (1..).zip(&self.counts) {
+        // The last bucket has no end of its own.
+        for (bucket, count) in (1..).zip(&self.counts[..BUCKETS - 1]) {
             seen += u64::from(*count);
             if seen >= wanted && seen > 0 {
                 return SHORTEST.mul_f64(GROWTH.powi(bucket)).min(self.longest);
             }
         }
-        Duration::ZERO
+        self.longest
     }
 
     /// Those of both.

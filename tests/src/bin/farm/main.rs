@@ -135,8 +135,8 @@ fn allow_many_files() -> io::Result<()> {
 /// A port that is free at each of `count` addresses of one network.
 fn take_addresses(count: usize) -> io::Result<(Whereabouts, Vec<TcpListener>)> {
     let mut failed = None;
-    for attempt in 0..NETWORKS.len() as u32 {
-        let span = NETWORKS.end - NETWORKS.start;
+    let span = NETWORKS.end - NETWORKS.start;
+    for attempt in 0..span {
         let network = NETWORKS.start + (std::process::id() + attempt * 7) % span;
         match in_network(u8::try_from(network).unwrap_or(u8::MAX), count) {
             Ok(taken) => return Ok(taken),

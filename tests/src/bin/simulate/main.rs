@@ -9,6 +9,7 @@ use std::thread;
 
 use clap::Parser;
 use machina_core::testing::simulation::Run;
+use machina_tests::simulation::rows::{ROWS, Size};
 use machina_tests::simulation::{command, replay};
 
 /// Simulates the registry under paused time.
@@ -26,6 +27,12 @@ struct Options {
     /// Runs this seed only.
     #[arg(long)]
     seed: Option<u64>,
+    /// Makes the rows short enough for a test.
+    #[arg(long)]
+    short: bool,
+    /// Measures these rows of the table, such as T1; `rows` for all.
+    #[arg(conflicts_with_all = ["seeds", "first", "steps", "trace"])]
+    rows: Vec<String>,
     /// Prints the log of the run.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -33,10 +40,33 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if !options.rows.is_empty() {
+        return table(&options);
+    }
     match options.seed {
         Some(seed) => one(seed, &options),
         None => many(&options),
     }
+}
+
+/// Measures rows of the table.
+fn table(options: &Options) -> ExitCode {
+    let all = options.rows.iter().any(|row| row == "rows");
+    let wanted = |name: &str| all || options.rows.iter().any(|row| row == name);
+    if let Some(unknown) = options.rows.iter().find(|row| *row != "rows" && !ROWS.iter().any(|(name, _)| row == name)) {
+        let known = ROWS.map(|(name, _)| name).join(", ");
+        eprintln!("there is no row {unknown}; there are {known}, and `rows` for all of them");
+        return ExitCode::from(2);
+    }
+    let size = if options.short { Size::Short } else { Size::Long };
+    let mut missed = 0;
+    for (_, measure) in ROWS.iter().filter(|(name, _)| wanted(name)) {
+        for row in measure(options.seed.unwrap_or(1), size) {
+            println!("{row}");
+            missed += u32::from(!row.met);
+        }
+    }
+    ExitCode::from(u8::from(missed > 0))
 }
 
 fn one(seed: u64, options: &Options) -> ExitCode {
