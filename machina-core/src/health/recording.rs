@@ -26,8 +26,8 @@ impl Core {
         if recorded.transition.is_some() {
             self.monitor.within(instance, self.next_look(instance, seen));
         }
-        // A process that lives and does not answer is of no use: the next probe starts another.
         let process = matches!(declared.endpoint, Endpoint::Stdio(_));
+        // One that lives and does not answer is of no use: the next probe starts another.
         if recorded.wedged
             && process
             && let Some(tail) = self.sessions.give_up(instance)

@@ -297,3 +297,6 @@ fn closing() -> Error {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod place_tests;

@@ -122,8 +122,7 @@ impl Slots {
 
     /// Empties the slot if it holds this opening; says whether it did.
     pub(super) fn take_opening(&mut self, id: InstanceId, opening: &Opening) -> bool {
-        let ours =
-            matches!(self.by_instance.get(&id), Some(Slot::Opening { opening: o, .. }) if o.is(opening));
+        let ours = matches!(self.by_instance.get(&id), Some(Slot::Opening { opening: o, .. }) if o.is(opening));
         if ours {
             self.by_instance.remove(&id);
         }

@@ -1,6 +1,6 @@
 //! `explain`.
 
-use machina_core::{Candidacy, ErrorKind, Explanation, Result};
+use machina_core::{Candidacy, ErrorKind, Explanation, Locality, Result};
 
 use crate::App;
 use crate::cli;
@@ -43,16 +43,19 @@ fn show(app: &App, explanation: &Explanation) {
         output.line(format!("A call whose outcome is unknown {may}: {}.", explanation.repeatable_reason));
     }
     circumstances(app, explanation);
-    let header = ["", "INSTANCE", "STANDING", "ELIGIBLE", "BREAKER", "NEAR", "#COST", "#MS", "#BUSY", "#WEIGHT", "WHY"];
+    let header = ["", "INSTANCE", "STANDING", "BREAKER", "#COST", "#MS", "#BUSY", "#WEIGHT", "WHY"];
     let mut columns = output.columns(&header);
     for candidate in &explanation.candidates {
+        let mark = match (candidate.picked, candidate.eligible) {
+            (true, _) => "→",
+            (false, true) => "·",
+            (false, false) => "",
+        };
         columns.row([
-            if candidate.picked { "→" } else { "" }.to_owned(),
+            mark.to_owned(),
             candidate.location.clone(),
             word(&candidate.standing),
-            if candidate.eligible { "yes" } else { "no" }.to_owned(),
             word(&candidate.breaker),
-            word(&candidate.locality),
             format!("{:.3}", candidate.cost),
             format!("{:.0}", candidate.latency_ms),
             format!("{}/{}", candidate.in_flight, candidate.in_flight_max),
@@ -87,6 +90,12 @@ fn circumstances(app: &App, explanation: &Explanation) {
     if explanation.queue_length > 0 {
         let (length, most) = (explanation.queue_length, explanation.queue_max);
         output.line(format!("{length} calls wait for an instance with room; {most} may."));
+    }
+    if explanation.locality != Locality::Anywhere {
+        output.line(format!(
+            "Only instances in the same {} are used, as enough of them are up.",
+            word(&explanation.locality)
+        ));
     }
     if explanation.panic {
         output.line("Too few instances are up: all are used that are not certainly down.");

@@ -72,8 +72,9 @@ fn jobs(class: Class, sizes: Sizes, stride: usize, ends: &[End]) -> Vec<Job> {
     let mut jobs = Vec::new();
     for (side, all) in [(Side::Request, sizes.request), (Side::Response, sizes.response)] {
         for end in ends {
-            let offsets = (0..all).step_by(stride).chain([all - 1, all]);
-            jobs.extend(offsets.map(|after| job(class, Cut { side, after, end: *end })));
+            let mut offsets: Vec<usize> = (0..all).step_by(stride).chain([all - 1, all]).collect();
+            offsets.dedup();
+            jobs.extend(offsets.into_iter().map(|after| job(class, Cut { side, after, end: *end })));
         }
     }
     jobs
