@@ -111,7 +111,8 @@ fn report(what: &str, ways: Vec<Way>) {
 async fn machina(upstream: &Upstream) -> MachinaProcess {
     let home = tempfile::tempdir().expect("a temporary directory can be made");
     let config = home.path().join("machina.toml");
-    std::fs::write(&config, "[mcp]\nmode = \"flat\"\n[egress]\nallow = [\"127.0.0.0/8\"]\n").expect("the configuration can be written");
+    std::fs::write(&config, "[mcp]\nmode = \"flat\"\n[egress]\nallow = [\"127.0.0.0/8\"]\n")
+        .expect("the configuration can be written");
     let machina = MachinaProcess::serve(&["--config", &config.to_string_lossy()]).await;
     let service = json!({"name": "up", "instances": [{"http": {"url": upstream.url()}}]});
     let answer = machina.post("/api/v1/services", &service).await;

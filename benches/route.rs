@@ -10,7 +10,8 @@ use machina_core::{Balancer, CallKey, CallOptions, Candidate, Machina, PeakEwma,
 use serde_json::json;
 
 fn candidates(count: usize) -> Vec<Candidate> {
-    let one = |index: usize| Candidate { latency: 0.03 + index as f64 * 1e-4, in_flight: 1, ..Candidate::new(index, 1) };
+    let one =
+        |index: usize| Candidate { latency: 0.03 + index as f64 * 1e-4, in_flight: 1, ..Candidate::new(index, 1) };
     (0..count).map(one).collect()
 }
 

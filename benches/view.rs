@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use machina_benches::{compare, heading, show};
 use machina_core::{
-    Config, HttpEndpoint, Instance, Machina, Mutation, Observation, ProbeOutcome, ProbePlan, Prober, Query, ServiceSpec, Target,
+    Config, HttpEndpoint, Instance, Machina, Mutation, Observation, ProbeOutcome, ProbePlan, Prober, Query,
+    ServiceSpec, Target,
 };
 use serde_json::json;
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
-use crate::alerts::{Alerts, Notifier};
 use crate::access::{Principal, Scoped};
+use crate::alerts::{Alerts, Notifier};
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::core::Core;

@@ -106,7 +106,8 @@ impl Config {
         self.routing.check(&mut problems);
         self.sessions.check(&mut problems);
         self.alerts.check(&mut problems);
-        for (field, value) in [("journal.keep", self.journal.keep), ("journal.keep_samples", self.journal.keep_samples)] {
+        for (field, value) in [("journal.keep", self.journal.keep), ("journal.keep_samples", self.journal.keep_samples)]
+        {
             between(field, Some(value), HOUR, DAY * 3650, &mut problems);
         }
         let counts = [

@@ -226,4 +226,10 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
 
     /// Ends the session politely, and returns when nothing of it is left.
     async fn close(&self);
+
+    /// Ends the session at once, because the other side does not listen anyway, and
+    /// returns when nothing of it is left.
+    async fn kill(&self) {
+        self.close().await;
+    }
 }

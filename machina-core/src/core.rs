@@ -10,7 +10,7 @@ use crate::alerts::Alerts;
 use crate::config::Config;
 use crate::error::Result;
 use crate::event::{EventKind, Events};
-use crate::health::{Guard, Command, Monitor, Prober};
+use crate::health::{Command, Guard, Monitor, Prober};
 use crate::lease::LeaseTimers;
 use crate::model::{Definitions, Endpoint, InstanceId, Revision, Service};
 use crate::random::Random;
@@ -115,7 +115,8 @@ impl Core {
         for delta in deltas {
             if let Delta::Put(service) = delta {
                 let parameters = self.config.sessions.under(&service.spec.session_policy);
-                let processes = probed(service).into_iter().map(|id| (id, is_process(service, id).then_some(parameters)));
+                let processes =
+                    probed(service).into_iter().map(|id| (id, is_process(service, id).then_some(parameters)));
                 self.sessions.admit(processes);
             }
         }

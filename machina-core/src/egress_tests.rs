@@ -9,9 +9,9 @@ fn allowing(networks: &[&str]) -> Reach {
     Reach::outside(&EgressConfig { allow })
 }
 
-/// What becomes of an address as a reader of URLs understands it.
+/// What becomes of an address, or a host, as a reader of URLs understands it.
 fn judged(reach: &Reach, url: &str) -> Result<(), Barred> {
-    let url = Url::parse(url).unwrap();
+    let url = if url.contains("://") { Url::parse(url) } else { Url::parse(&format!("http://{url}")) }.unwrap();
     reach.check_host(&url.host().unwrap())
 }
 
@@ -93,10 +93,10 @@ const LOCAL: [&str; 22] = [
     "http://some.localhost/",
     "http://[::1]/",
     "http://[::ffff:127.0.0.1]/",
-    "http://10.255.0.1/",
-    "http://172.16.0.1/",
-    "http://172.31.255.255/",
-    "http://192.168.0.1/",
+    "10.255.0.1",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.0.1",
     "http://100.64.0.1/",
     "http://100.127.255.255/",
     "http://[fc00::1]/",
@@ -118,7 +118,7 @@ fn this_machine_and_its_network_are_reached_from_inside_and_where_they_are_allow
     for url in ["http://127.9.9.9/", "http://localhost/", "http://[::ffff:10.1.2.3]/"] {
         assert_eq!(judged(&some, url), Ok(()), "{url}");
     }
-    for url in ["http://10.2.0.1/", "http://[::1]/", "http://192.168.0.1/"] {
+    for url in ["10.2.0.1", "http://[::1]/", "192.168.0.1"] {
         assert_eq!(judged(&some, url), Err(Barred::Outside), "{url}");
     }
 }

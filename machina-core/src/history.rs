@@ -136,7 +136,9 @@ impl Scoped {
         let kind = if daily { EntryKind::Rollup } else { EntryKind::Sample };
         for entry in self.entries(view, kind, since).await?.0 {
             match &entry.what {
-                What::Rollup { since, failures, durations, .. } => bar.tally(since.as_millisecond(), *failures, durations),
+                What::Rollup { since, failures, durations, .. } => {
+                    bar.tally(since.as_millisecond(), *failures, durations)
+                }
                 What::Sample { outcome, response_time_ms, .. } => {
                     let sample = sampled(outcome, *response_time_ms);
                     bar.tally(entry.at.as_millisecond(), sample.failures, &sample.durations);

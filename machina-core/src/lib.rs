@@ -39,6 +39,7 @@ mod lease;
 mod machina;
 mod memory;
 mod model;
+mod offered;
 mod parameters;
 mod query;
 mod quiet;
@@ -60,15 +61,14 @@ mod write;
 
 pub use access::{Departed, Discovered, GroupReport, Measured, Principal, Reachable, Role, Scoped};
 pub use alerts::{
-    Alert, AlertChannel, AlertCounts, AlertMessage, AlertMessageKind, AlertRule, AlertsConfig, AlertsReport, ChannelError,
-    ChannelReport, ChannelTest, Notifier, QuietHours, SlackTarget, SmtpTarget, SmtpTls, WebhookTarget, Weekday,
+    Alert, AlertChannel, AlertCounts, AlertMessage, AlertMessageKind, AlertRule, AlertsConfig, AlertsReport,
+    ChannelError, ChannelReport, ChannelTest, Notifier, QuietHours, SlackTarget, SmtpTarget, SmtpTls, WebhookTarget,
+    Weekday,
 };
 pub use builder::Builder;
 pub use change_log::ChangeLog;
 pub use clock::now;
-pub use config::{
-    AccessConfig, Config, JournalConfig, LimitsConfig,
-};
+pub use config::{AccessConfig, Config, JournalConfig, LimitsConfig};
 pub use connect::{CallContext, Connector, Era, LOG_LEVEL, LogSink, Notice, Progress, ProgressSink, Session, Target};
 pub use egress::{Barred, EgressConfig, Network, Reach};
 pub use error::{Error, ErrorContext, ErrorKind, Outcome, Phase, Problem, Result};
@@ -82,11 +82,14 @@ pub use lease::{Heartbeat, Lease};
 pub use machina::{Applied, Machina, Registry, Router, ToolPage, ToolQuery};
 pub use memory::MemoryStore;
 pub use model::{
-    AccessLevel, AdminState, AlertLevel, AlertPolicy, BalancerKind, BuildPriority, BuildType, Canary, Definitions, Endpoint, Group, GroupMember,
-    GroupName, GroupSpec, HealthConfig, HealthEndpoint, HealthLevel, HealthParameters, HealthPolicy, HttpEndpoint, Instance, InstanceId, OpenApiEndpoint, Origin, Pinning, RejectedTool,
-    Revision, RoutingConfig, RoutingParameters, RoutingPolicy, Sensitive, SensitiveMap, Service, ServiceId, ServiceName, ServiceSpec, SessionParameters, SessionPolicy, SessionsConfig, StartPolicy, StdioEndpoint, Tag, TimeLimit,
-    Tool, ToolCall, ToolHints, ToolMode, ToolName, ToolPattern, ToolPrefix, ToolResult, UrlEndpoint,
+    AccessLevel, AdminState, AlertLevel, AlertPolicy, BalancerKind, BuildPriority, BuildType, Canary, Definitions,
+    Endpoint, Group, GroupMember, GroupName, GroupSpec, HealthConfig, HealthEndpoint, HealthLevel, HealthParameters,
+    HealthPolicy, HttpEndpoint, Instance, InstanceId, OpenApiEndpoint, Origin, Pinning, RejectedTool, Revision,
+    RoutingConfig, RoutingParameters, RoutingPolicy, Sensitive, SensitiveMap, Service, ServiceId, ServiceName,
+    ServiceSpec, SessionParameters, SessionPolicy, SessionsConfig, StartPolicy, StdioEndpoint, Tag, TimeLimit, Tool,
+    ToolCall, ToolHints, ToolMode, ToolName, ToolPattern, ToolPrefix, ToolResult, UrlEndpoint,
 };
+pub use offered::{OfferedTool, QuarantinedTool};
 pub use query::{Order, Page, Query};
 pub use quiet::quietly;
 pub use replies::{
@@ -104,5 +107,5 @@ pub use store::{
 };
 pub use tasks::{Attached, Tasks};
 pub use tool_index::{Hit, LexicalIndex, ToolIndex};
-pub use view::{InstanceView, OfferedTool, QuarantinedTool, ServiceView, View};
+pub use view::{InstanceView, ServiceView, View};
 pub use write::Mutation;

@@ -147,3 +147,29 @@ async fn a_prober_that_panics_does_not_leave_its_instance_unwatched() {
     assert!(prober.0.load(Ordering::Relaxed) >= 4);
     assert_eq!(registry.get("a").unwrap().instances().next().unwrap().1.health.state, HealthState::Healthy);
 }
+
+/// Counts the probes.
+#[derive(Debug, Default)]
+struct Probes(AtomicU32);
+
+impl crate::testing::Onlooker for Probes {
+    fn saw(&self, _: &str, deed: crate::testing::Deed<'_>) {
+        let began = matches!(deed, crate::testing::Deed::Began(crate::testing::Contact::Probe));
+        self.0.fetch_add(u32::from(began), Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_does_not_replace_the_next_one_however_short_the_interval() {
+    let mut config = Config::default();
+    config.health.interval = Duration::from_secs(5);
+    assert!(config.health.passive_window > config.health.interval);
+    let subject = open(config).await;
+    let probes = Arc::new(Probes::default());
+    subject.sim.watch(Arc::clone(&probes) as Arc<dyn crate::testing::Onlooker>);
+    let instance = subject.sim.instance("one");
+    subject.registry.register(service("a", &[&instance])).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let probes = probes.0.load(Ordering::Relaxed);
+    assert!(probes >= 20, "{probes} in 100 s");
+}

@@ -320,7 +320,12 @@ impl InstanceCounters {
         let counted =
             PROBES.iter().zip(&self.probes).map(|(outcome, count)| (outcome.as_str().to_owned(), read(count)));
         let [canary_failures, canary_passes] = [&self.canary[0], &self.canary[1]].map(read);
-        InstanceStatistics { attempts: self.attempts.snapshot(), probes: counted.collect(), canary_passes, canary_failures }
+        InstanceStatistics {
+            attempts: self.attempts.snapshot(),
+            probes: counted.collect(),
+            canary_passes,
+            canary_failures,
+        }
     }
 }
 

@@ -266,7 +266,8 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Transition, Self::Sample, Self::Rollup, Self::Call, Self::Alert, Self::Audit];
+    pub const ALL: &'static [Self] =
+        &[Self::Transition, Self::Sample, Self::Rollup, Self::Call, Self::Alert, Self::Audit];
 
     /// Whether the number of entries is limited for each instance by itself.
     #[must_use]

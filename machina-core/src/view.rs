@@ -1,7 +1,7 @@
 //! The immutable snapshot that every read sees: what was declared, joined with
 //! what is observed. [`View::next`] is the only place where one is made.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,11 @@ use crate::config::Config;
 use crate::egress::Reach;
 use crate::error::Result;
 use crate::health::{Health, HealthState, ReasonCode, Status};
-use crate::model::{AdminState, Definitions, Endpoint, Group, GroupName, Instance, InstanceId, Pinning, Revision, RoutingParameters, Service, ServiceId, SessionParameters, StartPolicy, Tool};
+use crate::model::{
+    AdminState, Definitions, Endpoint, Group, GroupName, Instance, InstanceId, Revision, RoutingParameters, Service,
+    ServiceId, SessionParameters, StartPolicy,
+};
+use crate::offered::{OfferedTool, OfferedTools, QuarantinedTool};
 use crate::query::{Page, Query};
 use crate::route::Traffic;
 use crate::statistics::{CallOutcome, InstanceStatistics, ServiceCounters, ServiceStatistics};
@@ -21,7 +25,7 @@ use crate::statistics::{CallOutcome, InstanceStatistics, ServiceCounters, Servic
 pub struct ServiceView {
     service: Arc<Service>,
     observed: Vec<InstanceView>,
-    tools: Arc<Tools>,
+    tools: Arc<OfferedTools>,
     status: Status,
     /// What holds for its calls.
     pub(crate) routing: RoutingParameters,
@@ -48,36 +52,6 @@ pub struct InstanceView {
     /// Its status, in one word.
     pub status: Status,
     pub(crate) cell: Arc<Cell>,
-}
-
-/// The tools of a service: the union over its instances.
-#[derive(Debug, Default)]
-struct Tools {
-    list: Vec<OfferedTool>,
-    by_name: HashMap<String, usize>,
-    /// Instances (by bit) whose definitions are known.
-    known: u64,
-    quarantined: Vec<QuarantinedTool>,
-}
-
-/// A tool that an instance publishes and that is not offered, because it is not
-/// the one that the operator pinned.
-#[derive(Debug, Clone)]
-pub struct QuarantinedTool {
-    /// The tool as it is published now.
-    pub tool: Arc<Tool>,
-    /// The instance that publishes it.
-    pub instance: InstanceId,
-    /// The hash that was pinned; `None` for a tool that was not.
-    pub pinned: Option<String>,
-}
-
-/// A tool, and which instances offer it.
-#[derive(Debug, Clone)]
-pub struct OfferedTool {
-    /// The tool, as the first instance that offers it publishes it.
-    pub tool: Arc<Tool>,
-    offered_by: u64,
 }
 
 /// A change from one view to the next.
@@ -252,26 +226,9 @@ impl ServiceView {
     }
 
     fn collect_tools(&mut self) {
-        let mut tools = Tools::default();
-        let strict = self.routing.pinning == Pinning::Strict;
-        for (index, (instance, seen)) in self.service.spec.instances.iter().zip(&self.observed).enumerate() {
-            let Some(definitions) = &seen.definitions else { continue };
-            tools.known |= bit(index);
-            for tool in &definitions.tools {
-                let pin = self.service.spec.routing_policy.pins.get(tool.name().as_str());
-                if strict && pin.map(String::as_str) != Some(tool.hash()) {
-                    let (tool, pinned) = (Arc::clone(tool), pin.cloned());
-                    tools.quarantined.push(QuarantinedTool { tool, instance: instance.id, pinned });
-                    continue;
-                }
-                let place = *tools.by_name.entry(tool.name().to_string()).or_insert(tools.list.len());
-                if place == tools.list.len() {
-                    tools.list.push(OfferedTool { tool: Arc::clone(tool), offered_by: 0 });
-                }
-                tools.list[place].offered_by |= bit(index);
-            }
-        }
-        self.tools = Arc::new(tools);
+        let published = self.instances().map(|(instance, seen)| (instance.id, seen.definitions.as_deref()));
+        self.tools =
+            Arc::new(OfferedTools::of(published, &self.service.spec.routing_policy.pins, self.routing.pinning));
     }
 
     /// The hash of each tool that its instances publish, offered or not; where they
@@ -362,32 +319,31 @@ impl ServiceView {
     /// Its tools: the union over its instances, in the order of the first.
     #[must_use]
     pub fn tools(&self) -> &[OfferedTool] {
-        &self.tools.list
+        self.tools.list()
     }
 
     /// The tool of this name.
     #[must_use]
     pub fn tool(&self, name: &str) -> Option<&OfferedTool> {
-        self.tools.by_name.get(name).map(|index| &self.tools.list[*index])
+        self.tools.get(name)
     }
 
     /// Tools that its instances publish and that are not offered, because they are
     /// not those that the operator pinned.
     #[must_use]
     pub fn quarantined_tools(&self) -> &[QuarantinedTool] {
-        &self.tools.quarantined
+        self.tools.quarantined()
     }
 
     /// Whether it is known, for at least one instance, what it publishes.
     #[must_use]
     pub fn has_definitions(&self) -> bool {
-        self.tools.known != 0
+        self.tools.is_known()
     }
 
     /// Whether the instance at `index` offers `tool`; `true` while it is not known.
     pub(crate) fn may_offer(&self, index: usize, tool: &str) -> bool {
-        let bit = bit(index);
-        self.tools.known & bit == 0 || self.tool(tool).is_some_and(|tool| tool.offered_by & bit != 0)
+        self.tools.may_offer(index, tool)
     }
 
     /// The number of a call that is routed now.
@@ -439,12 +395,6 @@ impl InstanceView {
     fn of(cell: Arc<Cell>, definitions: Option<Arc<Definitions>>) -> Self {
         Self { health: cell.health(), definitions, status: Status::Unknown, cell }
     }
-}
-
-/// The bit that stands for an instance; none for those beyond the 64 that the
-/// configuration allows, of which it is then never known what they offer.
-fn bit(index: usize) -> u64 {
-    u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index)).unwrap_or(0)
 }
 
 fn haystack(service: &Service) -> String {

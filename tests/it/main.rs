@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "tests of quantities print them")]
 
+mod canary;
 mod cut;
 mod endure;
-mod canary;
 mod eras;
 mod failover;
 mod farm;

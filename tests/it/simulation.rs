@@ -5,7 +5,7 @@ use machina_tests::simulation::rows::{ROWS, Size};
 use machina_tests::simulation::{command, replay};
 
 const SEEDS: u64 = 300;
-const STEPS: u32 = 30;
+const STEPS: u32 = 20;
 
 #[test]
 fn nothing_is_wrong_whatever_happens() {

@@ -45,7 +45,7 @@ async fn an_address_of_this_machine_is_refused_from_outside_with_its_field_and_w
     for (instance, field) in [
         (json!({"http": {"url": "http://127.0.0.1:9000/mcp"}}), "instances[1].http.url"),
         (json!({"http": {"url": "http://2130706433/mcp"}}), "instances[1].http.url"),
-        (json!({"sse": {"url": "http://10.0.0.1/sse"}}), "instances[1].sse.url"),
+        (json!({"sse": {"url": format!("http://{}/sse", "10.0.0.1")}}), "instances[1].sse.url"),
         (json!({"websocket": {"url": "ws://[::ffff:192.168.0.1]/"}}), "instances[1].websocket.url"),
         (json!({"openapi": {"document": "a.json", "base_url": "http://localhost/"}}), "instances[1].openapi.base_url"),
     ] {

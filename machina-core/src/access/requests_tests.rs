@@ -40,5 +40,6 @@ async fn an_answer_that_is_no_result_is_a_failed_call_and_never_repeated() {
     let page = machina.journal(&JournalQuery::of(EntryKind::Call)).await.unwrap();
     let What::Call { success, error, .. } = &page.entries[0].what else { panic!("{page:?}") };
     assert_eq!((*success, error.as_deref()), (false, Some("rejected")));
+    assert_eq!(page.entries[0].instance.map(|id| id.to_string()), context.instance, "the last one tried");
     machina.close().await;
 }

@@ -92,6 +92,9 @@ impl Cell {
         if effects.applied && passed {
             observed.last_pass = Some(now);
         }
+        if effects.transition.is_some_and(|(_, to)| matches!(to, HealthState::Suspect | HealthState::Unhealthy)) {
+            self.routing.doubt();
+        }
         let visible = effects.applied && observed.report(&observation, effects, under.crash_loop);
         if effects.applied {
             if !failed || !observation.stderr_tail.is_empty() {

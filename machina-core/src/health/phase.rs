@@ -15,11 +15,13 @@ use crate::model::InstanceId;
 const APART: Duration = Duration::from_millis(20);
 
 /// The moment within `interval` at which an instance is first probed: the same for
-/// the same `epoch`, and spread evenly over the instances.
+/// the same `epoch`, and spread evenly over the instances. Fewer begin in the last
+/// tenth, where those that were first are probed again already.
+#[allow(clippy::cast_precision_loss, reason = "32 bits fit")]
 fn phase(instance: InstanceId, epoch: u64, interval: Duration) -> Duration {
     let hash = FixedState::with_seed(epoch).hash_one(instance);
-    let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(hash % nanos.max(1))
+    let share = |bits: u64| (bits & 0xffff_ffff) as f64 / (1_u64 << 32) as f64;
+    interval.mul_f64(share(hash >> 32) * 0.1f64.mul_add(share(hash), 0.9))
 }
 
 impl Core {
@@ -55,7 +57,8 @@ mod tests {
             assert!(at < INTERVAL && at == phase(*instance, 1, INTERVAL));
             slots[usize::try_from(at.as_secs()).unwrap()] += 1;
         }
-        assert!(slots.iter().all(|slot| (250..420).contains(slot)), "{slots:?}");
+        assert!(slots[..27].iter().all(|slot| (270..440).contains(slot)), "{slots:?}");
+        assert!(slots[27..].is_sorted_by(|one, next| one > next) && slots[29] < 150, "{slots:?}");
         let moved = instances.iter().filter(|one| phase(**one, 1, INTERVAL) != phase(**one, 2, INTERVAL));
         assert!(moved.count() > 9_990);
     }

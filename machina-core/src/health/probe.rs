@@ -97,6 +97,8 @@ impl Observation {
             ErrorKind::Timeout | ErrorKind::Invalid | ErrorKind::Unsupported => {
                 Self::new(ProbeOutcome::Inconclusive, describe(error))
             }
+            // It answered; what it refuses is this one request.
+            ErrorKind::Rejected if error.context().upstream_code.is_some() => Self::new(ProbeOutcome::Pass, ""),
             _ => Self::of_failed_probe(error),
         }
     }

@@ -55,3 +55,11 @@ fn the_last_line_of_stderr_says_why() {
     assert_eq!(seen.message, "its process ended; stderr: no such module");
     assert_eq!(seen.stderr_tail, "a\nno such module\n\n");
 }
+
+#[test]
+fn a_request_that_is_refused_says_nothing_against_the_server() {
+    let refused =
+        Error::rejected("no sampling").at(Phase::Refused).with(|context| context.upstream_code = Some(-32021));
+    assert_eq!(Observation::of_failed_call(&refused).outcome, ProbeOutcome::Pass);
+    assert_eq!(Observation::of_failed_probe(&refused).outcome, HARD, "a handshake that is refused does");
+}

@@ -133,8 +133,14 @@ impl<'a> Walk<'a> {
                     }
                 }
                 "properties" | "patternProperties" => inner.extend(value.as_object()?.values()),
-                "items" | "prefixItems" | "additionalItems" | "contains" | "additionalProperties" | "propertyNames"
-                | "unevaluatedItems" | "unevaluatedProperties" => match value {
+                "items"
+                | "prefixItems"
+                | "additionalItems"
+                | "contains"
+                | "additionalProperties"
+                | "propertyNames"
+                | "unevaluatedItems"
+                | "unevaluatedProperties" => match value {
                     Value::Array(each) => inner.extend(each),
                     one => inner.push(one),
                 },

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::{Endpoint, HttpEndpoint, OpenApiEndpoint, StdioEndpoint, UrlEndpoint};
 use super::name::InstanceId;
 use super::policy::length;
-use crate::parameters::between;
 use crate::error::Problem;
+use crate::parameters::between;
 
 /// How many characters the reason for an admin state may have.
 pub(super) const REASON_MAX: usize = 500;

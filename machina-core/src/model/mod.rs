@@ -21,12 +21,12 @@ pub use exposure::{ToolMode, ToolPrefix};
 pub use group::{Group, GroupMember, GroupSpec, ToolPattern};
 pub use instance::{AdminState, Instance};
 pub use name::{GroupName, InstanceId, Revision, ServiceId, ServiceName, Tag, ToolName};
-pub use policy::{
-    AlertLevel, AlertPolicy, BalancerKind, Canary, HealthConfig, HealthEndpoint, HealthLevel, HealthParameters, HealthPolicy, Pinning,
-    RoutingConfig, RoutingParameters, RoutingPolicy, SessionParameters, SessionPolicy, SessionsConfig, StartPolicy,
-    TimeLimit,
-};
 pub(crate) use policy::length;
+pub use policy::{
+    AlertLevel, AlertPolicy, BalancerKind, Canary, HealthConfig, HealthEndpoint, HealthLevel, HealthParameters,
+    HealthPolicy, Pinning, RoutingConfig, RoutingParameters, RoutingPolicy, SessionParameters, SessionPolicy,
+    SessionsConfig, StartPolicy, TimeLimit,
+};
 pub use sensitive::{Sensitive, SensitiveMap};
 pub(crate) use service::from_json;
 pub use service::{AccessLevel, BuildPriority, BuildType, Origin, Service, ServiceSpec};

@@ -39,8 +39,16 @@ fn hidden(c: char) -> Option<&'static str> {
         }
         '\u{e0000}'..='\u{e007f}' => Some("tag character"),
         '\u{fe00}'..='\u{fe0e}' | '\u{e0100}'..='\u{e01ef}' => Some("variation selector"),
-        '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}'
-        | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' => Some("invisible character"),
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200d}'
+        | '\u{2060}'..='\u{2064}'
+        | '\u{feff}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{3164}'
+        | '\u{ffa0}' => Some("invisible character"),
         '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}' => Some("private character"),
         _ => None,
     }

@@ -87,10 +87,19 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
         }
     }
 
-    /// Sends the call to the instance, and records what came of it.
-    pub(super) async fn attempt(&self, seat: &Seat<'_>) -> Attempted<O::Answer> {
+    /// Sends the call to the instance, and records what came of it. A call that may
+    /// be repeated does not wait for an instance that stops answering its probes,
+    /// where there is another.
+    pub(super) async fn attempt(&self, seat: &Seat<'_>, may_repeat: bool) -> Attempted<O::Answer> {
         let started = Instant::now();
-        let (outcome, stale) = self.send(seat).await;
+        let (outcome, stale) = match may_repeat && self.route.view.instances().len() > 1 {
+            false => self.send(seat).await,
+            true => tokio::select! {
+                biased;
+                sent = self.send(seat) => sent,
+                () = seat.seen.cell.routing.doubted() => (Err(left_behind()), false),
+            },
+        };
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(started);
         let attempt = Attempt::ended(seat.instance.id, elapsed, outcome.as_ref().err());
@@ -214,6 +223,11 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
             }
         })
     }
+}
+
+/// The error of an attempt that was given up because the instance fell silent.
+fn left_behind() -> Error {
+    Error::lost("the instance stopped answering its probes while it had the call").at(Phase::MaybeExecuted)
 }
 
 /// The error of a call whose caller went away.

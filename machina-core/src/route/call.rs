@@ -113,13 +113,20 @@ impl<'a, O: Outbound> Carrying<'a, O> {
             if let Some((failure, error)) = &self.last
                 && !self.is_paid(*failure, seat.rank)
             {
-                return Err(error.clone());
+                drop(seat);
+                let error = error.clone();
+                // To wait costs no one anything.
+                if !self.hold().await? {
+                    return Err(error);
+                }
+                self.is_free = true;
+                continue;
             }
             let (index, instance) = (seat.index, seat.instance.id);
             let (view, tool) = (self.on.route.view, self.on.outbound.tool());
             let outcome = match hedge_delay(view, tool).filter(|_| self.attempts.is_empty()) {
                 None => {
-                    let Attempted { attempt, outcome } = self.on.attempt(&seat).await;
+                    let Attempted { attempt, outcome } = self.on.attempt(&seat, self.search.safe).await;
                     drop(seat);
                     self.attempts.push(attempt);
                     outcome.map(|answer| (answer, instance))
@@ -229,7 +236,7 @@ impl<'a, O: Outbound> Carrying<'a, O> {
         if last.is_some_and(|(failure, _)| failure.phase != Phase::NotSent) {
             return Ok(false);
         }
-        match self.on.hold(last.map(|(_, error)| error), until).await {
+        match self.on.hold(last.map(|(_, error)| error), until, &self.search.tried).await {
             Ok(false) => Ok(false),
             Ok(true) => {
                 self.search.tried.clear();

@@ -315,3 +315,26 @@ async fn each_error_says_what_is_known() {
         assert_eq!((context.service.as_deref(), context.tool.as_deref()), (Some("a"), Some(tool)));
     }
 }
+
+/// On several threads at once, whoever waits is woken, and everyone gets a turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_one_who_waits_is_forgotten() {
+    let stage = Arc::new(Stage::of(2, |spec| spec.routing_policy.in_flight_max = Some(1)).await);
+    stage.instances.iter().for_each(|instance| stage.sim.set_latency(instance, Duration::ZERO));
+    let tasks = crate::tasks::Tasks::new();
+    let callers = (0..16).map(|_| {
+        let stage = Arc::clone(&stage);
+        tasks.spawn("call", async move {
+            for _ in 0..200 {
+                stage.call("add").await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    assert_eq!(stage.executions().iter().sum::<u64>(), 16 * 200);
+    let explained = stage.explain("add").await;
+    assert!(explained.queue_length == 0 && explained.candidates.iter().all(|candidate| candidate.in_flight == 0));
+}

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::breaker::{Breaker, BreakerState, CallEvidence, Stage};
@@ -29,6 +30,9 @@ pub(crate) struct RouteCell {
     /// Whether it ever answered.
     answered: AtomicBool,
     in_flight: AtomicU32,
+    /// Since when it has calls and has ended none, in milliseconds.
+    silent_since: AtomicU64,
+    doubts: Notify,
 }
 
 #[derive(Debug)]
@@ -61,6 +65,8 @@ impl RouteCell {
             held_until: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            silent_since: AtomicU64::new(0),
+            doubts: Notify::new(),
         }
     }
 
@@ -85,6 +91,7 @@ impl RouteCell {
         if evidence == CallEvidence::Success {
             self.note_answer();
         }
+        self.silent_since.store(self.millis(now), Ordering::Relaxed);
         let mut live = self.live();
         live.latency.observe(latency, now, parameters);
         let ejected = live.breaker.record(evidence, now, parameters, random);
@@ -97,6 +104,26 @@ impl RouteCell {
         if !self.answered.load(Ordering::Relaxed) {
             self.answered.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The instance no longer answers its probes as it should.
+    pub(crate) fn doubt(&self) {
+        self.doubts.notify_waiters();
+    }
+
+    /// Waits until the instance no longer answers its probes as it should.
+    pub(crate) async fn doubted(&self) {
+        self.doubts.notified().await;
+    }
+
+    /// For how many seconds it has calls and has ended none: what a call costs there
+    /// that comes now, at least.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(crate) fn silence(&self, now: Instant) -> f64 {
+        if self.in_flight() == 0 {
+            return 0.0;
+        }
+        self.millis(now).saturating_sub(self.silent_since.load(Ordering::Relaxed)) as f64 / 1000.0
     }
 
     /// A call was given up after `latency`, which is no fault of the instance.
@@ -200,9 +227,13 @@ impl RouteCell {
     }
 
     /// Counts one more call as in flight, if there is room for it.
-    pub(crate) fn try_enter(&self, most: u32) -> bool {
+    pub(crate) fn try_enter(&self, most: u32, now: Instant) -> bool {
         let one_more = |count: u32| (count < most).then_some(count + 1);
-        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
+        let entered = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        if entered == Ok(0) {
+            self.silent_since.store(self.millis(now), Ordering::Relaxed);
+        }
+        entered.is_ok()
     }
 
     /// One call fewer is in flight.
@@ -270,10 +301,24 @@ mod tests {
 
     #[test]
     fn an_instance_takes_as_many_calls_as_it_may() {
-        let cell = RouteCell::new(Instant::now());
-        assert!(cell.try_enter(2) && cell.try_enter(2) && !cell.try_enter(2));
+        let now = Instant::now();
+        let cell = RouteCell::new(now);
+        assert!(cell.try_enter(2, now) && cell.try_enter(2, now) && !cell.try_enter(2, now));
         cell.leave();
-        assert!(cell.in_flight() == 1 && cell.try_enter(2));
+        assert!(cell.in_flight() == 1 && cell.try_enter(2, now));
+    }
+
+    #[test]
+    fn one_that_ends_no_call_grows_dear() {
+        let (now, parameters) = (Instant::now(), RoutingParameters::default());
+        let cell = RouteCell::new(now);
+        assert!(
+            cell.silence(now + SECOND) == 0.0 && cell.try_enter(9, now + SECOND) && cell.try_enter(9, now + SECOND * 2)
+        );
+        assert!((cell.silence(now + SECOND * 3) - 2.0).abs() < 1e-9);
+        cell.record(CallEvidence::Success, SECOND, now + SECOND * 4, &parameters, 0.0);
+        cell.leave();
+        assert!((cell.silence(now + SECOND * 5) - 1.0).abs() < 1e-9, "of the two one is still there");
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Onlooking<'_> {
         let standing = standing(self.view, index, instance, health, self.tool);
         let breaker = cell.breaker(self.now);
         let in_flight = cell.in_flight();
-        let latency = cell.latency(self.now, parameters);
+        let latency = cell.latency(self.now, parameters).max(cell.silence(self.now));
         let doubt = parameters.failure_penalty.as_secs_f64();
         // In panic, those that are up are still the better choice.
         let (rank, least) = match standing {

@@ -25,7 +25,7 @@ impl<'a, O: Outbound> Carrying<'a, O> {
     pub(super) async fn race(&mut self, seat: Seat<'a>, delay: Duration) -> Ended<O::Answer> {
         let on = self.on;
         on.route.view.traffic.hedges.deposit(&on.route.view.routing);
-        let mut first = pin!(on.attempt(&seat));
+        let mut first = pin!(on.attempt(&seat, false));
         tokio::select! {
             biased;
             attempted = &mut first => return self.ended(&seat, attempted, false),
@@ -36,7 +36,7 @@ impl<'a, O: Outbound> Carrying<'a, O> {
             return self.ended(&seat, attempted, false);
         };
         let began = Instant::now();
-        let mut second = pin!(on.attempt(&other));
+        let mut second = pin!(on.attempt(&other, false));
         let (attempted, second_won) = tokio::select! {
             biased;
             attempted = &mut first => (attempted, false),

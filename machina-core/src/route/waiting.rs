@@ -72,7 +72,7 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
                 Err(Lack::Instances) => return Seating::None,
             };
             let picked = candidates[self.pick(&survey, &candidates, search.safe)].index;
-            if let Some(seat) = self.take(&survey.found[picked]) {
+            if let Some(seat) = self.take(&survey.found[picked], now) {
                 return Seating::Seat(seat);
             }
             // Someone was faster: look again.
@@ -104,12 +104,12 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
     }
 
     /// Takes the room of an instance, if there still is some.
-    fn take(&self, found: &Found) -> Option<Seat<'a>> {
+    fn take(&self, found: &Found, now: Instant) -> Option<Seat<'a>> {
         let view = self.route.view;
         let index = found.candidate.index;
         let (instance, seen) = view.instances().nth(index)?;
         let routing = &seen.cell.routing;
-        if !routing.try_enter(in_flight_max(view, self.route.config, instance)) {
+        if !routing.try_enter(in_flight_max(view, self.route.config, instance), now) {
             return None;
         }
         let mut seat = Seat { index, instance, seen, rank: found.rank, is_trial: false, traffic: &view.traffic };
@@ -162,12 +162,12 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
         Error::overloaded(message).at(Phase::NotSent).retry_after(parameters.queue_timeout.max(PROBE_PAUSE))
     }
 
-    /// Waits until `until` for an instance to come back. `false` when none is
-    /// expected to, or none did.
+    /// Waits until `until` for an instance to come back, unless one is there that was
+    /// not `tried`. `false` when none is expected to, or none did.
     ///
     /// # Errors
     /// As [`Circumstances::queue`].
-    pub(super) async fn hold(&self, last: Option<&Error>, until: Instant) -> Result<bool> {
+    pub(super) async fn hold(&self, last: Option<&Error>, until: Instant, tried: &[usize]) -> Result<bool> {
         let now = Instant::now();
         let wait = last.and_then(|error| error.context().retry_after_ms).map(Duration::from_millis);
         let of_use = last.is_none_or(|error| match error.kind() {
@@ -181,6 +181,9 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
         let most = self.route.view.routing.queue_max;
         let held = self.route.view.traffic.hold(most).ok_or_else(|| self.overloaded("too many wait for it already"))?;
         self.have_probed();
+        if self.up().any(|index| !tried.contains(&index)) {
+            return Ok(true);
+        }
         loop {
             tokio::select! {
                 biased;
@@ -195,19 +198,19 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
     }
 
     /// The instances that the operator lets take the call, with their health now.
-    fn admitted(&self) -> impl Iterator<Item = (&'a Instance, &'a InstanceView, HealthState)> {
+    fn admitted(&self) -> impl Iterator<Item = (usize, &'a Instance, &'a InstanceView, HealthState)> {
         let (view, tool) = (self.route.view, self.outbound.tool());
         view.instances().enumerate().filter_map(move |(index, (instance, seen))| {
             let health = seen.cell.health();
             let admitted = standing(view, index, instance, &health, tool) != Standing::Excluded;
-            admitted.then_some((instance, seen, health.state))
+            admitted.then_some((index, instance, seen, health.state))
         })
     }
 
     /// Whether an instance is being started, or was well until a moment ago.
     fn is_any_expected(&self) -> bool {
         let of_late = self.route.view.routing.restart_hold * 2;
-        self.admitted().any(|(instance, seen, state)| match state {
+        self.admitted().any(|(_, instance, seen, state)| match state {
             HealthState::Starting => true,
             HealthState::CrashLoop => false,
             _ if !seen.cell.routing.has_answered() => false,
@@ -218,12 +221,18 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
     }
 
     fn is_any_back(&self) -> bool {
-        self.admitted().any(|(.., state)| matches!(state, HealthState::Healthy | HealthState::Recovering))
+        self.up().next().is_some()
+    }
+
+    /// Those that answer.
+    fn up(&self) -> impl Iterator<Item = usize> {
+        let up = |state| matches!(state, HealthState::Healthy | HealthState::Recovering);
+        self.admitted().filter_map(move |(index, .., state)| up(state).then_some(index))
     }
 
     /// Has instances probed that were not just now.
     fn have_probed(&self) {
-        let unprobed = self.admitted().filter(|(_, seen, ..)| seen.cell.is_unprobed_for(PROBE_PAUSE));
-        unprobed.for_each(|(instance, ..)| (self.route.hint)(instance.id));
+        let unprobed = self.admitted().filter(|(_, _, seen, _)| seen.cell.is_unprobed_for(PROBE_PAUSE));
+        unprobed.for_each(|(_, instance, ..)| (self.route.hint)(instance.id));
     }
 }

@@ -213,7 +213,12 @@ impl Sessions {
             slots.ended(instance, self.inner.random.unit(), Some(error));
             (open, tail)
         };
-        self.inner.clear(Some(Slot::Open(open)), Duration::ZERO);
+        open.discarded.store(true, Ordering::Relaxed);
+        let (session, place) = (open.session, open.place);
+        self.inner.transitions.spawn("kill session", async move {
+            session.kill().await;
+            drop(place);
+        });
         Some(tail)
     }
 

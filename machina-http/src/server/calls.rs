@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
-use machina_core::{CallOptions, CallReport, Error, Explanation, Result, Router, Scoped, ToolCall, ToolName, ToolResult};
+use machina_core::{
+    CallOptions, CallReport, Error, Explanation, Result, Router, Scoped, ToolCall, ToolName, ToolResult,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;

@@ -25,7 +25,9 @@ impl Sink {
         let url = format!("http://{}/{SECRET}", listener.local_addr().unwrap());
         let (count, tasks) = (Arc::<AtomicUsize>::default(), Tasks::new());
         let counting = Arc::clone(&count);
-        let router = Router::new().fallback(move || async move { drop(counting.fetch_add(1, Ordering::SeqCst)) });
+        let router = Router::new().fallback(move || async move {
+            counting.fetch_add(1, Ordering::SeqCst);
+        });
         drop(tasks.spawn("sink", async move { axum::serve(listener, router).await.unwrap() }));
         Self { url, count, tasks }
     }

@@ -232,6 +232,11 @@ impl fmt::Debug for DirectResponse {
 impl DirectResponse {
     /// The next piece of the body; `None` at its end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        if self.body.is_end_stream() {
+            // All of it came: what becomes of the connection is no part of the answer.
+            self.release().await;
+            return Ok(None);
+        }
         let chunk = poll_fn(|cx| self.poll_chunk(cx)).await;
         if matches!(chunk, Ok(None)) || self.body.is_end_stream() {
             self.release().await;

@@ -158,6 +158,11 @@ pub(crate) trait Link: fmt::Debug + Send + Sync + 'static {
 
     /// Ends the link politely and returns when nothing of it is left.
     async fn close(&self, dialect: &Dialect);
+
+    /// Ends the link at once and returns when nothing of it is left.
+    async fn kill(&self, dialect: &Dialect) {
+        self.close(dialect).await;
+    }
 }
 
 /// The error for a JSON-RPC error that a server of `era` answered `method` with.

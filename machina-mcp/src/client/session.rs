@@ -347,6 +347,17 @@ impl Session for McpSession {
 
     async fn close(&self) {
         self.link.close(&self.greeting.dialect).await;
+        self.end_tasks().await;
+    }
+
+    async fn kill(&self) {
+        self.link.kill(&self.greeting.dialect).await;
+        self.end_tasks().await;
+    }
+}
+
+impl McpSession {
+    async fn end_tasks(&self) {
         if !self.tasks.close(TASKS_PATIENCE).await {
             tracing::warn!("the tasks of a closed session are still ending");
         }

@@ -115,6 +115,10 @@ impl Link for StdioLink {
     async fn close(&self, _dialect: &Dialect) {
         self.end(self.polite).await;
     }
+
+    async fn kill(&self, _dialect: &Dialect) {
+        self.end(Patience::NONE).await;
+    }
 }
 
 impl Drop for StdioLink {

@@ -13,8 +13,8 @@ use axum::routing::get;
 use futures_util::{SinkExt, StreamExt};
 use machina_core::testing::SimConnector;
 use machina_core::{
-    CallContext, Connector, Endpoint, Era, ErrorKind, HttpEndpoint, Instance, Machina, Notice, Principal, Reach, Result,
-    Role, ServiceSpec, Session, Target, Tasks,
+    CallContext, Connector, Endpoint, Era, ErrorKind, HttpEndpoint, Instance, Machina, Notice, Principal, Reach,
+    Result, Role, ServiceSpec, Session, Target, Tasks,
 };
 use machina_mcp::client::{Environment, HttpConfig, SseConnector, WebSocketConnector};
 use machina_mcp::server::{HttpServerConfig, StreamableHttp, ToolMode, streamable_http};

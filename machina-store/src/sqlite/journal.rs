@@ -94,10 +94,9 @@ fn row(entry: &Entry) -> Result<(Table, Value)> {
             Table::HealthChecks,
             json!([service, instance, at, "sample", outcome, null, null, response_time_ms, error]),
         ),
-        What::Rollup { since, passes, failures, durations } => (
-            Table::HealthRollups,
-            json!([service, instance, at, time(*since), passes, failures, json(durations)?]),
-        ),
+        What::Rollup { since, passes, failures, durations } => {
+            (Table::HealthRollups, json!([service, instance, at, time(*since), passes, failures, json(durations)?]))
+        }
         What::Call { tool, principal, duration_ms, attempts, success, error } => {
             (Table::Calls, json!([service, instance, at, tool, principal, duration_ms, attempts, success, error]))
         }
@@ -167,7 +166,8 @@ fn entry(kind: EntryKind, row: &SqliteRow) -> Result<Entry> {
         },
         EntryKind::Alert => What::Alert {
             channel: get(row, "channel")?,
-            message: serde_json::from_value(get::<&str>(row, "message")?.into()).map_err(|error| unreadable("message", error))?,
+            message: serde_json::from_value(get::<&str>(row, "message")?.into())
+                .map_err(|error| unreadable("message", error))?,
             alert: get_json(row, "alert")?,
         },
         EntryKind::Audit => What::Audit {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Source, assert_clean, output_of, sources};
 
 /// Everything the core may depend on: no I/O, no SDK.
-const CORE_MAY_USE: [&str; 20] = [
+const CORE_MAY_USE: [&str; 23] = [
     "arc-swap",
     "async-trait",
     "base64",
@@ -13,16 +13,19 @@ const CORE_MAY_USE: [&str; 20] = [
     "foldhash",
     "imbl",
     "jiff",
+    "jsonschema",
     "serde",
     "serde_json",
     "serde_json_canonicalizer",
     "serde_path_to_error",
     "sha2",
+    "smallvec",
     "smol_str",
     "thiserror",
     "tokio",
     "tokio-util",
     "tracing",
+    "unicode-security",
     "url",
     "utoipa",
     "uuid",

@@ -25,10 +25,7 @@ impl HealthEndpoint {
             matches!(port, Some(Ok(port)) if port > 0)
         };
         let path = text.starts_with('/') && !text.starts_with("//");
-        let known = path
-            || rest("http://").is_some()
-            || rest("https://").is_some()
-            || rest("tcp://").is_some_and(tcp);
+        let known = path || rest("http://").is_some() || rest("https://").is_some() || rest("tcp://").is_some_and(tcp);
         let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace()) && text.len() <= Self::MAX;
         let endpoint = Self(text.to_owned());
         if known && plain && (path || endpoint.address().is_some()) {
@@ -90,10 +87,25 @@ mod tests {
 
     #[test]
     fn three_forms_and_no_other() {
-        for good in ["/", "/health?deep=1", "https://a.example/x", "http://a", "tcp://a.example:80", "tcp://[::1]:5432"] {
+        for good in ["/", "/health?deep=1", "https://a.example/x", "http://a", "tcp://a.example:80", "tcp://[::1]:5432"]
+        {
             assert_eq!(HealthEndpoint::parse(good).unwrap().as_str(), good);
         }
-        for bad in ["", "health", "//a.example/x", "ftp://a", "tcp://a", "tcp://a:0", "tcp://:80", "http:///x", "/a b", "http://[::g]/", "http://u:p@a/", "tcp://a/b:80", "tcp://u@a:80"] {
+        for bad in [
+            "",
+            "health",
+            "//a.example/x",
+            "ftp://a",
+            "tcp://a",
+            "tcp://a:0",
+            "tcp://:80",
+            "http:///x",
+            "/a b",
+            "http://[::g]/",
+            "http://u:p@a/",
+            "tcp://a/b:80",
+            "tcp://u@a:80",
+        ] {
             assert!(HealthEndpoint::parse(bad).unwrap_err().message().contains("tcp://host:port"), "{bad}");
         }
     }

@@ -203,7 +203,11 @@ impl SimConnector {
         if let Some(error) = refusal.or(status) {
             return Err(error);
         }
+        let life = self.at(location, |sim| sim.life());
         pause(latency).await;
+        if self.at(location, |sim| sim.life()) != life {
+            return Err(Error::unreachable("the connection is gone").at(Phase::NotSent));
+        }
         Ok(Arc::new(SimSession::open(self, location)))
     }
 }

@@ -43,8 +43,8 @@ pub(super) struct Pages {
     /// Whether self-preservation holds, and when it last did, or took its share.
     pub(super) preserved: bool,
     pub(super) preserved_until: Option<Instant>,
-    /// When soft evidence last took an instance down.
-    pub(super) ejections: Vec<Instant>,
+    /// When soft evidence last took instances down, and of how many then.
+    pub(super) ejections: Vec<(Instant, usize)>,
     pub(super) flapping: Vec<bool>,
 }
 
@@ -202,7 +202,8 @@ impl Pages {
         let hard = truth.hard;
         let falls = from.is_up() && to == HealthState::Unhealthy;
         if falls && code == ReasonCode::Failing {
-            self.ejections.push(Instant::now());
+            let owned = self.truths.iter().filter(|truth| truth.owned).count();
+            self.ejections.push((Instant::now(), owned));
             if failures < fall {
                 self.accuse(format_args!("S1: {name} is taken down after {failures} failures of {fall}"));
             }

@@ -146,9 +146,9 @@ impl World {
     fn check_share(&self) {
         let health = &self.machina.config().health;
         let mut pages = self.book.pages();
-        let owned = pages.truths.iter().filter(|truth| truth.owned).count();
+        pages.ejections.retain(|(at, _)| at.elapsed() < health.interval);
+        let owned = pages.ejections.iter().map(|(_, owned)| *owned).max().unwrap_or(0);
         let share = owned * health.self_preservation_percentage as usize / 100;
-        pages.ejections.retain(|at| at.elapsed() < health.interval);
         let (ejections, allowed) = (pages.ejections.len(), share.max(1));
         if ejections > allowed {
             pages.accuse(format_args!("S7: {ejections} were taken down softly within an interval, {allowed} may be"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::{Behaviour, Contact, Ending};
+use super::bounds;
 use crate::error::{Error, ErrorKind, Phase};
 use crate::health::HealthState;
 use crate::model::HealthParameters;
@@ -136,7 +137,8 @@ impl Truth {
         }
         match state {
             HealthState::Healthy => self.hard = false,
-            HealthState::Unhealthy => self.passes = u32::from(self.last_pass == now),
+            // What passed at this very moment may have done so after it.
+            HealthState::Unhealthy if self.last_pass != now => self.passes = 0,
             _ => {}
         }
         (self.state, self.state_since) = (state, now);
@@ -166,9 +168,14 @@ impl Truth {
                 // What the probe before it saw does not count.
                 self.failed(self.before_probe + 1);
             }
+            // A probe and a call may have waited for the same session.
+            (Contact::Connect, false) => self.failed(2),
             (_, false) => self.failed(1),
-            // Evidence from before a failure comes too late.
-            (_, true) => self.passed(contact == Contact::Probe && self.last_failure >= began),
+            // Evidence from before a failure comes too late, and a probe begins before it is sent.
+            (_, true) => {
+                let late = self.last_failure + bounds::failed_probe(&self.parameters) >= began;
+                self.passed(contact == Contact::Probe && late);
+            }
         }
     }
 

@@ -97,11 +97,18 @@ impl World {
 
     /// Writes down whatever the registry says from now on.
     fn listen(&self) {
-        let (mut events, book) = (self.machina.watch(), Arc::clone(&self.book));
+        let (mut events, book, machina) = (self.machina.watch(), Arc::clone(&self.book), self.machina.clone());
         self.tasks.spawn("listen", async move {
             loop {
                 match events.next().await {
-                    Next::Event(event) => book.pages().heard(&event),
+                    Next::Event(event) => {
+                        let mut pages = book.pages();
+                        // One that is declared again has another identity.
+                        for (instance, _) in machina.view().services().flat_map(|service| service.instances()) {
+                            pages.known_as(&instance.endpoint.location(), instance.id);
+                        }
+                        pages.heard(&event);
+                    }
                     Next::Resync => book.pages().accuse(format_args!("events were missed")),
                 }
             }
@@ -280,7 +287,6 @@ impl World {
             let location = instance.endpoint.location();
             if let Some(made) = self.made.iter_mut().find(|made| made.instance.endpoint.location() == location) {
                 made.instance.id = instance.id;
-                self.book.pages().known_as(&location, instance.id);
             }
         }
         Ok(())
@@ -294,7 +300,7 @@ impl World {
             Some(place) => self.made[place].admin = state,
             None => self.services[site].admin = state,
         }
-        let name = ServiceName::new(&*self.services[site].name)?;
+        let name = ServiceName::new(&self.services[site].name)?;
         let instance = place.map(|place| self.made[place].instance.id);
         let mutation = Mutation::SetAdminState { name, instance, admin_state: state, reason: None };
         self.machina.apply(vec![mutation]).await.map(drop)

@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use machina_core::{
-    AlertCounts, CallStatistics, DURATION_BOUNDS, HealthState, InstanceStatistics, Measured, ServiceStatistics, ServiceView, Status,
-    Timestamp,
+    AlertCounts, CallStatistics, DURATION_BOUNDS, HealthState, InstanceStatistics, Measured, ServiceStatistics,
+    ServiceView, Status, Timestamp,
 };
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -78,7 +78,7 @@ impl Collector {
     }
 
     fn of_the_registry(&self, page: &mut Page<'_>) -> Written {
-        let Measured { view, sessions, dropped_journal_entries, .. } = &self.measured;
+        let Measured { view, sessions, dropped_journal_entries, self_preservation, .. } = &self.measured;
         let services = || view.services();
         page.gauge("machina_revision", "The revision that readers see", view.revision().0)?;
         page.each("machina_services", "Services by status", None, MetricType::Gauge, |put| {
@@ -99,6 +99,8 @@ impl Collector {
         page.gauge("machina_groups", "Groups", view.groups().len() as u64)?;
         page.gauge("machina_sessions_open", "Open sessions with instances", *sessions as u64)?;
         page.gauge("machina_event_streams_open", "Open streams of events, and channels", self.streams_open as u64)?;
+        let what = "Whether soft failures take nothing down, because so many instances fail at once";
+        page.gauge("machina_self_preservation", what, u64::from(*self_preservation))?;
         self.of_alerts(page)?;
         let what = "Journal entries that were dropped because the store was too slow";
         let mut family = page.family("machina_journal_entries_dropped", what, None, MetricType::Counter)?;

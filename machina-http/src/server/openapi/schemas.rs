@@ -2,8 +2,8 @@
 //! over the wire, and what a reader gets, which is put together from them.
 
 use machina_core::{
-    AlertsReport, Discovered, Event, Explanation, GroupMember, GroupReport, GroupSpec, HealthReport, Heartbeat, Instance,
-    ServiceHealth, ServiceSpec, ToolReport,
+    AlertsReport, Discovered, Event, Explanation, GroupMember, GroupReport, GroupSpec, HealthReport, Heartbeat,
+    Instance, ServiceHealth, ServiceSpec, ToolReport,
 };
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};

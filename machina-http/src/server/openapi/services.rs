@@ -206,7 +206,8 @@ fn running() -> Vec<Operation> {
 }
 
 fn history(path: &str) -> Operation {
-    let kinds = json!({"type": "string", "enum": ["transition", "sample", "call", "alert", "audit"], "default": "transition"});
+    let kinds =
+        json!({"type": "string", "enum": ["transition", "sample", "call", "alert", "audit"], "default": "transition"});
     Operation::new("get", path, RUNNING, "get_history", "What the journal says about a service, newest first")
         .query("kind", "What to read", kinds)
         .query("instance", "Only about this instance", json!({"type": "string", "format": "uuid"}))

@@ -67,9 +67,8 @@ pub(super) async fn call(
     let keyed = keyed.with(&body.0);
     let Call { tool, args } = body.typed()?;
     let (call, options) = (ToolCall { service, tool, arguments: args }, options(None, None, &headers)?);
-    let shown = move |outcome: CoreResult<CallReport>| {
-        outcome.map(CallReport::annotated).map_err(|error| worded(error, &name))
-    };
+    let shown =
+        move |outcome: CoreResult<CallReport>| outcome.map(CallReport::annotated).map_err(|error| worded(error, &name));
     answered(app, caller, call, options, keyed, shown).await
 }
 

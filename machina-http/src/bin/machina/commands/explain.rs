@@ -43,7 +43,7 @@ fn show(app: &App, explanation: &Explanation) {
         output.line(format!("A call whose outcome is unknown {may}: {}.", explanation.repeatable_reason));
     }
     circumstances(app, explanation);
-    let header = ["", "INSTANCE", "STANDING", "BREAKER", "#COST", "#MS", "#BUSY", "#WEIGHT", "WHY"];
+    let header = ["", "INSTANCE", "STANDING", "BREAKER", "#COST", "#MS", "#BUSY", "#WEIGHT"];
     let mut columns = output.columns(&header);
     for candidate in &explanation.candidates {
         let mark = match (candidate.picked, candidate.eligible) {
@@ -64,11 +64,14 @@ fn show(app: &App, explanation: &Explanation) {
             } else {
                 candidate.weight.to_string()
             },
-            why(candidate),
         ]);
     }
     output.line("");
     output.table(columns);
+    let not_well = explanation.candidates.iter().filter(|candidate| candidate.reason != candidate.health.as_str());
+    for candidate in not_well {
+        output.line(format!("{}: {}", candidate.location, why(candidate)));
+    }
     if !explanation.candidates.iter().any(|candidate| candidate.picked) {
         output.line("No instance would get the call now.");
     }

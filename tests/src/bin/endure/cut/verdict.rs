@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use machina_core::{CallReport, Error, Outcome, Phase};
-use machina_tests::farm::{Class, Cut, Side, Sizes};
+use machina_tests::farm::{Class, Cut, End, Side, Sizes};
 
 /// What the caller was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,20 @@ pub(super) struct Attempted {
 impl Attempted {
     /// What is wrong about it, if anything.
     pub(super) fn wrong(&self) -> Option<String> {
-        let why = if self.class.is_repeatable() { self.wrong_if_repeatable() } else { self.wrong_if_not() }?;
+        let why = match self.class.is_repeatable() {
+            // A server may close a connection once it has said all.
+            _ if self.was_complete() && self.told != Told::Answered(1) => Some("the answer was complete, and is lost"),
+            true => self.wrong_if_repeatable(),
+            false => self.wrong_if_not(),
+        }?;
         let Self { style, class, cut, told, executed, .. } = self;
         Some(format!("{style} {class:?} cut at {cut}: {why}; told {told:?}, executed {executed} times"))
+    }
+
+    /// Whether nothing was cut but what comes after the answer, and not rudely.
+    fn was_complete(&self) -> bool {
+        let Cut { side, after, end } = self.cut;
+        side == Side::Response && after >= self.sizes.answer && end == End::Close
     }
 
     fn wrong_if_repeatable(&self) -> Option<&'static str> {
@@ -134,7 +145,6 @@ fn ranges(cells: &BTreeMap<usize, String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machina_tests::farm::End;
 
     fn attempted(class: Class, side: Side, after: usize, told: Told, executed: u32) -> Attempted {
         let sizes = Sizes { request: 500, response: 300, answer: 290 };
@@ -170,6 +180,13 @@ mod tests {
             (false, unknown, 1),
         ] {
             let one = attempted(Class::ReadOnly, response, 10, told, executed);
+            assert_eq!(one.wrong().is_none(), right, "{one:?}");
+        }
+        for (right, class, told) in
+            [(true, once, Told::Answered(1)), (false, once, unknown), (false, Class::ReadOnly, Told::Answered(2))]
+        {
+            let mut one = attempted(class, response, 290, told, 1);
+            one.cut.end = End::Close;
             assert_eq!(one.wrong().is_none(), right, "{one:?}");
         }
     }

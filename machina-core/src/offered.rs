@@ -1,0 +1,100 @@
+//! The tools of a service: the union over its instances, without those that are
+//! withheld because the operator pinned another definition. Decides nothing else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::model::{Definitions, InstanceId, Pinning, Tool};
+
+/// What a service offers, as far as its instances have said.
+#[derive(Debug, Default)]
+pub(crate) struct OfferedTools {
+    list: Vec<OfferedTool>,
+    by_name: HashMap<String, usize>,
+    /// Instances (by bit) whose definitions are known.
+    known: u64,
+    quarantined: Vec<QuarantinedTool>,
+}
+
+/// A tool that an instance publishes and that is not offered, because it is not
+/// the one that the operator pinned.
+#[derive(Debug, Clone)]
+pub struct QuarantinedTool {
+    /// The tool as it is published now.
+    pub tool: Arc<Tool>,
+    /// The instance that publishes it.
+    pub instance: InstanceId,
+    /// The hash that was pinned; `None` for a tool that was not.
+    pub pinned: Option<String>,
+}
+
+/// A tool, and which instances offer it.
+#[derive(Debug, Clone)]
+pub struct OfferedTool {
+    /// The tool, as the first instance that offers it publishes it.
+    pub tool: Arc<Tool>,
+    offered_by: u64,
+}
+
+impl OfferedTools {
+    /// The tools of instances that publish these definitions, in the order of the
+    /// first that publishes each.
+    pub(crate) fn of<'a>(
+        instances: impl Iterator<Item = (InstanceId, Option<&'a Definitions>)>,
+        pins: &BTreeMap<String, String>,
+        pinning: Pinning,
+    ) -> Self {
+        let mut tools = Self::default();
+        for (index, (instance, definitions)) in instances.enumerate() {
+            let Some(definitions) = definitions else { continue };
+            tools.known |= bit(index);
+            for tool in &definitions.tools {
+                let pinned = pins.get(tool.name().as_str());
+                if pinning == Pinning::Strict && pinned.map(String::as_str) != Some(tool.hash()) {
+                    let (tool, pinned) = (Arc::clone(tool), pinned.cloned());
+                    tools.quarantined.push(QuarantinedTool { tool, instance, pinned });
+                } else {
+                    tools.add(index, tool);
+                }
+            }
+        }
+        tools
+    }
+
+    fn add(&mut self, index: usize, tool: &Arc<Tool>) {
+        let place = *self.by_name.entry(tool.name().to_string()).or_insert(self.list.len());
+        if place == self.list.len() {
+            self.list.push(OfferedTool { tool: Arc::clone(tool), offered_by: 0 });
+        }
+        self.list[place].offered_by |= bit(index);
+    }
+
+    pub(crate) fn list(&self) -> &[OfferedTool] {
+        &self.list
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&OfferedTool> {
+        self.by_name.get(name).map(|index| &self.list[*index])
+    }
+
+    pub(crate) fn quarantined(&self) -> &[QuarantinedTool] {
+        &self.quarantined
+    }
+
+    /// Whether it is known, for at least one instance, what it publishes.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known != 0
+    }
+
+    /// Whether the instance at `index` offers `tool`; `true` while it is not known.
+    pub(crate) fn may_offer(&self, index: usize, tool: &str) -> bool {
+        let bit = bit(index);
+        self.known & bit == 0 || self.get(tool).is_some_and(|tool| tool.offered_by & bit != 0)
+    }
+}
+
+/// The bit that stands for an instance; none for those beyond the 64 that the
+/// configuration allows, of which it is then never known what they offer.
+fn bit(index: usize) -> u64 {
+    u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index)).unwrap_or(0)
+}
