@@ -130,6 +130,8 @@ async fn no_process_is_started_before_the_one_before_it_is_gone() {
     sim.set(&process, Behaviour::Wedged);
     tokio::time::sleep(MINUTE * 2).await;
     sim.set(&process, Behaviour::Up);
+    // A start that is under way is still given its time.
+    tokio::time::sleep(MINUTE).await;
     settle(&machina, "a", Status::Healthy).await;
     assert!(sim.connections(&process) >= 4);
     assert_eq!(running.lock().unwrap().1, 1, "never two at once");
