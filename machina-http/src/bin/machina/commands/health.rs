@@ -109,8 +109,9 @@ fn ago(since: Timestamp) -> String {
     }
 }
 
-/// What a service was when it was last looked at.
-type Known = BTreeMap<String, (Status, String)>;
+/// What a service was when it was last looked at: its status, why, and how many of
+/// its instances were how.
+type Known = BTreeMap<String, (Status, String, String)>;
 
 /// Shows what is, and then what is another at each look, until interrupted. A
 /// server that does not answer is asked again, and that is said once.
@@ -151,7 +152,7 @@ fn is_passing(kind: ErrorKind) -> bool {
 fn compared(app: &App, known: &Known, services: &[ServiceReport]) -> Known {
     let mut seen = Known::new();
     for service in services {
-        let now = (service.status, service.health.reason.message.clone());
+        let now = (service.status, service.health.reason.message.clone(), of_instances(service));
         if known.get(service.name()) != Some(&now) {
             changed(app, service);
         }
@@ -175,7 +176,18 @@ fn changed(app: &App, service: &ServiceReport) {
         let change = json!({"at": at, "service": service.name(), "status": service.status, "health": service.health});
         return app.output.json_line(&change);
     }
-    let reason = short(&service.health.reason.message, 200);
-    let line = format!("{}  {:<10}  {}  {reason}", at.strftime("%H:%M:%SZ"), service.status.as_str(), service.name());
-    app.output.line(line.trim_end());
+    let (reason, parts) = (short(&service.health.reason.message, 200), of_instances(service));
+    let (at, status) = (at.strftime("%H:%M:%SZ"), service.status.as_str());
+    app.output.line(format!("{at}  {status:<10}  {}  {parts}  {reason}", service.name()).trim_end());
+}
+
+/// How many instances of a service with several are in which state.
+fn of_instances(service: &ServiceReport) -> String {
+    let instances = service.declared.get("instances").and_then(serde_json::Value::as_array);
+    let Some(instances) = instances.filter(|instances| instances.len() > 1) else { return String::new() };
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for instance in instances {
+        *counts.entry(instance["health"]["state"].as_str().unwrap_or("unknown")).or_default() += 1;
+    }
+    counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
 }
