@@ -161,7 +161,7 @@ async fn a_failed_call_says_what_is_known_of_it() {
         (Behaviour::LoseAnswers, 502, "lost", "unknown", ""),
         (Behaviour::Busy, 429, "overloaded", "not_executed", "1"),
         (Behaviour::Reject, 502, "rejected", "executed", ""),
-        (Behaviour::Refuse, 502, "unreachable", "not_executed", ""),
+        (Behaviour::Refuse, 502, "unreachable", "not_executed", "3"),
         (Behaviour::Wedged, 504, "timeout", "unknown", ""),
     ];
     for (behaviour, status, code, outcome, retry_after) in cases {
