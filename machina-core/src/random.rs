@@ -1,13 +1,13 @@
 //! Chance, for what must not happen everywhere at the same moment: jitter, phases,
 //! choices among equals. Seeded by the system, or by a test that wants the same
 //! run again. Refuses secrets: whoever sees a few numbers knows the next ones.
+#![allow(unreachable_pub, reason = "tests of others reach it through `testing`")]
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A generator that is shared without a lock (splitmix64, Steele et al. 2014).
 #[derive(Debug)]
-#[allow(unreachable_pub, reason = "tests reach it through `testing`")]
 pub struct Random(AtomicU64);
 
 impl Default for Random {
@@ -39,6 +39,7 @@ impl Random {
     }
 
     /// A number below `limit`; 0 when that is 0.
+    #[cfg(any(test, feature = "testing"))]
     pub fn below(&self, limit: usize) -> usize {
         let product = u128::from(self.any()) * limit as u128;
         usize::try_from(product >> 64).unwrap_or(0)
@@ -51,6 +52,7 @@ impl Random {
     }
 
     /// `true` with this probability.
+    #[cfg(any(test, feature = "testing"))]
     pub fn chance(&self, probability: f64) -> bool {
         self.unit() < probability
     }

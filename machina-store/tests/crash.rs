@@ -17,6 +17,7 @@ use machina_core::{
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
+use tokio::sync::Mutex;
 
 /// Set for the process that writes until it is killed: the file to write to.
 const WRITER: &str = "MACHINA_TEST_CRASH_WRITER";
@@ -28,9 +29,14 @@ const BATCH: u64 = 3;
 /// Batches go round these many names, so that services are made, changed and deleted.
 const NAMES: u64 = 40;
 
+/// A writer that one test starts has, until it is another program, the files open
+/// that the other test has: the lock on its store too.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test]
 async fn nothing_acknowledged_is_lost() {
     write_if_asked().await;
+    let _alone = ONE_AT_A_TIME.lock().await;
     let (seed, mut random) = Random::announced();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("machina.db");
@@ -48,6 +54,7 @@ async fn nothing_acknowledged_is_lost() {
 #[tokio::test]
 async fn a_file_whose_making_was_interrupted_opens() {
     write_if_asked().await;
+    let _alone = ONE_AT_A_TIME.lock().await;
     let (seed, mut random) = Random::announced();
     for round in 0..ROUNDS / 2 {
         let directory = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ fn a_seed_gives_the_same_run_to_the_letter() {
 }
 
 /// Rows that miss their target, by the beginning of their figure: the table says why.
-const MISSED: [(&str, &str); 1] = [("T9", "P4:")];
+const MISSED: [(&str, &str); 1] = [("T9-P4", "P4:")];
 
 fn rows(wanted: &[&str]) {
     let mut wrong = Vec::new();
@@ -69,7 +69,7 @@ fn t8_the_living_are_left_alone() {
 
 #[test]
 fn t9_what_is_reported_is_what_is_true() {
-    rows(&["T9"]);
+    rows(&["T9-P1", "T9-P2", "T9-P3", "T9-P4"]);
 }
 
 #[test]
@@ -89,6 +89,9 @@ fn t24_a_start_is_no_herd() {
 
 #[test]
 fn every_row_is_tested() {
-    let tested = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T11", "T12", "T15", "T16", "T24"];
+    let tested = [
+        "T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9-P1", "T9-P2", "T9-P3", "T9-P4", "T11", "T12", "T15", "T16",
+        "T24",
+    ];
     assert_eq!(ROWS.map(|(name, _)| name), tested);
 }

@@ -30,7 +30,7 @@ struct Options {
     /// Makes the rows short enough for a test.
     #[arg(long)]
     short: bool,
-    /// Measures these rows of the table, such as T1; `rows` for all.
+    /// Measures these rows of the table, such as T1 or T9-P4; `rows` for all.
     #[arg(conflicts_with_all = ["seeds", "first", "steps", "trace"])]
     rows: Vec<String>,
     /// Prints the log of the run.
@@ -52,8 +52,10 @@ fn main() -> ExitCode {
 /// Measures rows of the table.
 fn table(options: &Options) -> ExitCode {
     let all = options.rows.iter().any(|row| row == "rows");
-    let wanted = |name: &str| all || options.rows.iter().any(|row| row == name);
-    if let Some(unknown) = options.rows.iter().find(|row| *row != "rows" && !ROWS.iter().any(|(name, _)| row == name)) {
+    let is = |row: &str, name: &str| row == name || name.split('-').next() == Some(row);
+    let wanted = |name: &str| all || options.rows.iter().any(|row| is(row, name));
+    if let Some(unknown) = options.rows.iter().find(|row| *row != "rows" && !ROWS.iter().any(|(name, _)| is(row, name)))
+    {
         let known = ROWS.map(|(name, _)| name).join(", ");
         eprintln!("there is no row {unknown}; there are {known}, and `rows` for all of them");
         return ExitCode::from(2);

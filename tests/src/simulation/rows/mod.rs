@@ -32,8 +32,8 @@ impl Size {
 
 type Measure = fn(u64, Size) -> Vec<Row>;
 
-/// Each row, and what measures it.
-pub const ROWS: [(&str, Measure); 14] = [
+/// Each row, or part of one after a dash, and what measures it.
+pub const ROWS: [(&str, Measure); 17] = [
     ("T1", losses::scattered),
     ("T2", losses::bursts),
     ("T3", outages::outage),
@@ -42,7 +42,10 @@ pub const ROWS: [(&str, Measure); 14] = [
     ("T6", detection::black_holes),
     ("T7", detection::wedged),
     ("T8", detection::alive),
-    ("T9", profiles::accuracy),
+    ("T9-P1", profiles::accuracy::<0>),
+    ("T9-P2", profiles::accuracy::<1>),
+    ("T9-P3", profiles::accuracy::<2>),
+    ("T9-P4", profiles::accuracy::<3>),
     ("T11", traffic::fails_fast),
     ("T12", traffic::grey),
     ("T15", load::all_down),
