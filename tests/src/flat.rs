@@ -126,7 +126,10 @@ impl Mirrors {
             let spec = ServiceSpec::new(service).expect("it is the name of a service");
             Mutation::Register(spec.instance(Instance::new(endpoint)))
         });
-        let machina = open(Config::default()).await;
+        let mut config = Config::default();
+        // The mirrors are called without arguments, which most of the tools do not take.
+        config.routing.validate_arguments = false;
+        let machina = open(config).await;
         machina.apply(mutations.collect()).await.expect("the mirrors can be registered");
         settled(&machina, PATIENCE).await;
         Self { machina, _definitions: directory }
