@@ -1,6 +1,8 @@
 //! The loop that carries a request: pick, send, decide. There is no other place
 //! that retries, and failover is picking again.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -22,6 +24,9 @@ use crate::view::ServiceView;
 
 /// How many attempts of a call may come to nothing before anything is sent.
 const UNSENT_ATTEMPTS_MAX: usize = 5;
+
+/// How long a call then waits before it tries them again.
+const UNSENT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the loop needs of the core.
 pub(crate) struct Route<'a> {
@@ -106,6 +111,9 @@ impl<'a, O: Outbound> Carrying<'a, O> {
 
     async fn run(&mut self) -> Result<(O::Answer, InstanceId)> {
         loop {
+            if self.unsent >= UNSENT_ATTEMPTS_MAX && !self.pause().await {
+                return Err(self.last_or(Self::nothing_left));
+            }
             let seat = match self.on.find(&self.search) {
                 Seating::Seat(seat) if !self.may_wait_instead(&seat) => seat,
                 seating => Box::pin(self.wait(seating)).await?,
@@ -163,7 +171,7 @@ impl<'a, O: Outbound> Carrying<'a, O> {
         };
         let attempts_max = self.on.route.view.routing.attempts_max as usize;
         let in_time = Instant::now() < self.on.deadline && !self.on.options.cancelled.is_cancelled();
-        more && in_time && self.sent < attempts_max && self.unsent < UNSENT_ATTEMPTS_MAX
+        more && in_time && self.sent < attempts_max
     }
 
     /// Counts a failed attempt.
@@ -225,6 +233,24 @@ impl<'a, O: Outbound> Carrying<'a, O> {
             self.search.tried.clear();
         }
         lost
+    }
+
+    /// Waits a little before instances are tried again that took nothing; `false`
+    /// when none is expected to, or this has gone on for as long as a hold may.
+    async fn pause(&mut self) -> bool {
+        let longest = Instant::now() + self.on.route.view.routing.restart_hold;
+        let until = *self.hold_until.get_or_insert(longest.min(self.on.deadline));
+        if Instant::now() + UNSENT_PAUSE >= until || !self.on.is_any_expected() {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            () = self.on.options.cancelled.cancelled() => return false,
+            () = tokio::time::sleep(UNSENT_PAUSE) => {}
+        }
+        self.search.tried.clear();
+        (self.search.afresh, self.is_free, self.unsent) = (true, true, 0);
+        true
     }
 
     /// Waits for an instance to come back; `false` when that is no use.

@@ -208,7 +208,7 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
     }
 
     /// Whether an instance is being started, or was well until a moment ago.
-    fn is_any_expected(&self) -> bool {
+    pub(super) fn is_any_expected(&self) -> bool {
         let of_late = self.route.view.routing.restart_hold * 2;
         self.admitted().any(|(_, instance, seen, state)| match state {
             HealthState::Starting => true,
