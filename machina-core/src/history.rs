@@ -16,9 +16,8 @@ use crate::access::Scoped;
 use crate::clock;
 use crate::core::Core;
 use crate::error::{Error, Problem, Result};
-use crate::health::{Health, HealthState};
+use crate::health::{Health, HealthState, ProbeOutcome};
 use crate::model::{InstanceId, ServiceName};
-use crate::rollup::sampled;
 use crate::statistics::Tallied;
 use crate::store::{Entry, EntryKind, JournalQuery, What};
 use crate::view::{InstanceView, ServiceView};
@@ -137,11 +136,18 @@ impl Scoped {
         for entry in self.entries(view, kind, since).await?.0 {
             match &entry.what {
                 What::Rollup { since, failures, durations, .. } => {
-                    bar.tally(since.as_millisecond(), *failures, durations)
+                    if let Some(probes) = bar.probes(since.as_millisecond()) {
+                        probes.add(*failures, durations);
+                    }
                 }
                 What::Sample { outcome, response_time_ms, .. } => {
-                    let sample = sampled(outcome, *response_time_ms);
-                    bar.tally(entry.at.as_millisecond(), sample.failures, &sample.durations);
+                    let failed = *outcome == ProbeOutcome::Fail { hard: false }.as_str();
+                    let answered = *outcome != ProbeOutcome::Inconclusive.as_str();
+                    let took = response_time_ms.filter(|_| answered);
+                    let took = took.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+                    if let Some(probes) = bar.probes(entry.at.as_millisecond()) {
+                        probes.add_sample(failed, took);
+                    }
                 }
                 _ => {}
             }
@@ -150,7 +156,9 @@ impl Scoped {
             let now = clock::now().as_millisecond();
             for (_, seen) in view.instances() {
                 let live = seen.cell.statistics.tally.seen();
-                bar.tally(now, live.failures, &live.durations);
+                if let Some(probes) = bar.probes(now) {
+                    probes.add(live.failures, &live.durations);
+                }
             }
         }
         Ok(())
@@ -265,12 +273,10 @@ impl Bar {
         }
     }
 
-    /// Adds probes to the slot that they began in.
-    fn tally(&mut self, at: i64, failures: u64, durations: &[u64]) {
-        let index = usize::try_from((at - self.start).div_euclid(self.slot_ms)).ok();
-        if let Some(cell) = index.and_then(|index| self.cells.get_mut(index)) {
-            cell.probes.add(failures, durations);
-        }
+    /// The probes of the slot that this moment lies in.
+    fn probes(&mut self, at: i64) -> Option<&mut Tallied> {
+        let index = usize::try_from((at - self.start).div_euclid(self.slot_ms)).ok()?;
+        self.cells.get_mut(index).map(|cell| &mut cell.probes)
     }
 
     fn read(self, service: ServiceName) -> Result<HealthSlots> {

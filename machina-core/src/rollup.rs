@@ -10,9 +10,8 @@ use jiff::Timestamp;
 
 use crate::clock;
 use crate::core::Core;
-use crate::health::{Observation, ProbeOutcome};
 use crate::model::{InstanceId, ServiceName};
-use crate::statistics::{ProbeTally, Tallied};
+use crate::statistics::Tallied;
 use crate::store::{Entry, What};
 use crate::view::InstanceView;
 
@@ -56,16 +55,6 @@ impl Core {
     }
 }
 
-/// What one sample comes to.
-pub(crate) fn sampled(outcome: &str, response_time_ms: Option<f64>) -> Tallied {
-    let tally = ProbeTally::default();
-    let failed = outcome == ProbeOutcome::Fail { hard: false }.as_str();
-    let took = response_time_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
-    let outcome = if failed { ProbeOutcome::Fail { hard: false } } else { ProbeOutcome::Pass };
-    tally.probed(&Observation { response_time: took, ..Observation::new(outcome, "") });
-    tally.take()
-}
-
 const DAY_SECONDS: i64 = 24 * 3600;
 
 fn day_of(at: Timestamp) -> i64 {
@@ -96,17 +85,5 @@ mod tests {
         assert_eq!(start_of_day(late), at("2026-11-21T00:00:00Z"));
         assert_eq!(until_midnight(at("2026-11-21T00:00:00Z")), Duration::from_secs(24 * 3600));
         assert_ne!(day_of(late), day_of(at("2026-11-22T00:00:00Z")));
-    }
-
-    #[test]
-    fn samples_and_roll_ups_add_up_to_the_same() {
-        let mut sum = Tallied::default();
-        for (outcome, took) in [("pass", Some(12.0)), ("pass", Some(12.0)), ("fail", None), ("inconclusive", None)] {
-            let one = sampled(outcome, took);
-            sum.add(one.failures, &one.durations);
-        }
-        assert_eq!((sum.passes(), sum.failures), (2, 1));
-        let p50 = sum.quantile(0.5).unwrap();
-        assert!((10.0..=25.0).contains(&p50), "{p50}");
     }
 }

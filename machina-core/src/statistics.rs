@@ -260,6 +260,15 @@ impl Tallied {
         self.durations.iter().sum()
     }
 
+    /// Adds one probe, as a sample in the journal has it.
+    pub(crate) fn add_sample(&mut self, failed: bool, response_time: Option<Duration>) {
+        self.failures += u64::from(failed);
+        if let Some(took) = response_time.filter(|_| !failed) {
+            self.durations.resize(BUCKETS, 0);
+            self.durations[bucket(took)] += 1;
+        }
+    }
+
     /// Adds what another tally held.
     pub(crate) fn add(&mut self, failures: u64, durations: &[u64]) {
         self.failures += failures;

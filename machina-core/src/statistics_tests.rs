@@ -84,6 +84,20 @@ fn nothing_is_lost_when_many_count_at_once() {
     assert_eq!((seen.calls.count, seen.tools.values().map(|tool| tool.count).sum::<u64>()), (4000, 4000));
 }
 
+#[test]
+fn samples_add_up_like_the_probes_that_they_are_of() {
+    let (live, mut samples) = (ProbeTally::default(), Tallied::default());
+    for (outcome, ms) in [(ProbeOutcome::Pass, 12), (ProbeOutcome::Pass, 30), (ProbeOutcome::Fail { hard: false }, 900)] {
+        let took = Some(Duration::from_millis(ms));
+        live.probed(&Observation { response_time: took, ..Observation::new(outcome, "") });
+        samples.add_sample(outcome != ProbeOutcome::Pass, took);
+    }
+    samples.add_sample(false, None);
+    let live = live.take();
+    assert_eq!((samples.passes(), samples.failures, &samples.durations), (2, 1, &live.durations));
+    assert_eq!(samples.quantile(0.5), live.quantile(0.5));
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_attempts_and_probes_are_counted_where_they_happen() {
     let sim = SimConnector::default();

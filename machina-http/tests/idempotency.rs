@@ -18,14 +18,6 @@ use tokio::net::TcpListener;
 const KEY: &str = "idempotency-key";
 const CALL: &str = "/api/v1/services/clock/tools/add/call";
 
-async fn with_clock() -> (Server, Instance) {
-    let server = Server::start().await;
-    let instance = server.sim.instance("one");
-    server.register(json!({"name": "clock", "instances": [instance]})).await;
-    settle(&server.machina, "clock", Status::Healthy).await;
-    (server, instance)
-}
-
 /// Asserts that `again` is the answer `first` once more.
 fn assert_replayed(first: &Answer, again: &Answer) {
     assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), ("", "true"));
@@ -38,7 +30,7 @@ fn assert_replayed(first: &Answer, again: &Answer) {
 
 #[tokio::test]
 async fn what_was_created_is_created_once() {
-    let (server, _) = with_clock().await;
+    let (server, _) = Server::with_clock(["one"]).await;
     let bulk = json!({"mutations": [{"register": {"name": "b"}}]}).to_string();
     for (path, body) in [
         ("/api/v1/services", r#"{"name": "a"}"#),
@@ -59,7 +51,7 @@ async fn what_was_created_is_created_once() {
 
 #[tokio::test]
 async fn a_call_is_executed_once() {
-    let (server, instance) = with_clock().await;
+    let (server, [instance]) = Server::with_clock(["one"]).await;
     let first = server.send("POST", CALL, &[(KEY, "\"k\"")], Some(r#"{"arguments": {"amount": 1}}"#)).await;
     assert_eq!(first.status, 200, "{}", first.text);
     let again = server.send("POST", CALL, &[(KEY, "k")], Some(r#"{"arguments": {"amount": 1}}"#)).await;
@@ -75,7 +67,7 @@ async fn a_call_is_executed_once() {
 
 #[tokio::test]
 async fn another_request_with_the_key_is_refused() {
-    let (server, instance) = with_clock().await;
+    let (server, [instance]) = Server::with_clock(["one"]).await;
     server.send("POST", CALL, &[(KEY, "k")], Some(r#"{"arguments": {"amount": 1}}"#)).await;
     for (path, body) in [
         (CALL, r#"{"arguments": {"amount": 2}}"#),
@@ -99,7 +91,7 @@ async fn another_request_with_the_key_is_refused() {
 
 #[tokio::test]
 async fn who_asks_while_it_is_done_is_told_to_wait() {
-    let (server, instance) = with_clock().await;
+    let (server, [instance]) = Server::with_clock(["one"]).await;
     server.sim.set_latency(&instance, Duration::from_millis(500));
     let call = || server.send("POST", CALL, &[(KEY, "k")], Some("{}"));
     let later = async {
@@ -115,7 +107,7 @@ async fn who_asks_while_it_is_done_is_told_to_wait() {
 
 #[tokio::test]
 async fn who_went_away_finds_the_answer() {
-    let (server, instance) = with_clock().await;
+    let (server, [instance]) = Server::with_clock(["one"]).await;
     server.sim.set_latency(&instance, Duration::from_millis(300));
     let gone = tokio::time::timeout(Duration::from_millis(100), server.send("POST", CALL, &[(KEY, "k")], Some("{}")));
     assert!(gone.await.is_err());
@@ -134,7 +126,7 @@ async fn errors_are_remembered_unless_nothing_was_done() {
         (Behaviour::Busy, 429, false),
     ];
     for (behaviour, status, remembered) in cases {
-        let (server, instance) = with_clock().await;
+        let (server, [instance]) = Server::with_clock(["one"]).await;
         server.sim.set(&instance, behaviour);
         let first = server.send("POST", CALL, &[(KEY, "k")], Some("{}")).await;
         assert_eq!(first.status, status, "{behaviour:?}: {}", first.text);
@@ -149,7 +141,7 @@ async fn errors_are_remembered_unless_nothing_was_done() {
             assert_eq!((again.status, again.header("idempotency-replayed")), (200, ""), "{behaviour:?}");
         }
     }
-    let (server, _) = with_clock().await;
+    let (server, _) = Server::with_clock(["one"]).await;
     let wrong = server.send("POST", "/api/v1/services", &[(KEY, "w")], Some(r#"{"name": "A B"}"#)).await;
     wrong.assert_problem("wrong", 422, "invalid");
     assert_replayed(&wrong, &server.send("POST", "/api/v1/services", &[(KEY, "w")], Some(r#"{"name": "A B"}"#)).await);

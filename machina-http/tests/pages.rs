@@ -5,18 +5,8 @@
 mod support;
 
 use machina_core::testing::Behaviour;
-use machina_core::testing::registry_suite::settle;
-use machina_core::{Instance, Status};
 use serde_json::json;
 use support::{Answer, Server};
-
-async fn with_clock() -> (Server, Instance) {
-    let server = Server::start().await;
-    let instance = server.sim.instance("one");
-    server.register(json!({"name": "clock", "instances": [instance]})).await;
-    settle(&server.machina, "clock", Status::Healthy).await;
-    (server, instance)
-}
 
 fn names(answer: &Answer) -> Vec<&str> {
     answer.body["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
@@ -24,7 +14,7 @@ fn names(answer: &Answer) -> Vec<&str> {
 
 #[tokio::test]
 async fn what_was_changed_is_on_the_very_next_page() {
-    let (server, instance) = with_clock().await;
+    let (server, [instance]) = Server::with_clock(["one"]).await;
     for number in 0..20 {
         let before = server.get("/api/v1/services?limit=100").await;
         assert_eq!(server.get("/api/v1/services?limit=100").await.text, before.text);
@@ -40,7 +30,7 @@ async fn what_was_changed_is_on_the_very_next_page() {
 
 #[tokio::test]
 async fn each_address_has_its_own_page_with_its_own_way_on() {
-    let (server, _) = with_clock().await;
+    let (server, _) = Server::with_clock(["one"]).await;
     server.register(json!({"name": "zebra", "admin_state": "disabled"})).await;
     for _ in 0..2 {
         let first = server.get("/api/v1/services?limit=1").await;

@@ -6,18 +6,9 @@ mod support;
 
 use machina_core::testing::Behaviour;
 use machina_core::testing::registry_suite::settle;
-use machina_core::{Instance, Status};
+use machina_core::Status;
 use serde_json::{Value, json};
 use support::Server;
-
-/// A server with the healthy service `clock`, and its instances.
-async fn with_clock<const N: usize>(instances: [&str; N]) -> (Server, [Instance; N]) {
-    let server = Server::start().await;
-    let instances = instances.map(|name| server.sim.instance(name));
-    server.register(json!({"name": "clock", "tags": ["time"], "instances": instances.as_slice()})).await;
-    settle(&server.machina, "clock", Status::Healthy).await;
-    (server, instances)
-}
 
 /// The identity that the registry gave to the first instance of `clock`.
 fn first_id(server: &Server) -> Value {
@@ -116,7 +107,7 @@ async fn several_changes_are_made_at_once_or_not_at_all() {
 
 #[tokio::test]
 async fn tools_are_listed_read_and_found() {
-    let (server, _) = with_clock(["one"]).await;
+    let (server, _) = Server::with_clock(["one"]).await;
     for path in ["/api/v1/services/clock/tools", "/api/v1/tools?service=clock", "/api/v1/tools"] {
         let page = server.get(path).await;
         let names: Vec<_> = page.body["items"].as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
@@ -138,7 +129,7 @@ async fn tools_are_listed_read_and_found() {
 
 #[tokio::test]
 async fn a_tool_is_called_in_both_ways() {
-    let (server, [instance]) = with_clock(["one"]).await;
+    let (server, [instance]) = Server::with_clock(["one"]).await;
     let body = json!({"tool": "echo", "arguments": {"text": "hi"}, "timeout_ms": 5000});
     let general = server.post("/api/v1/services/clock/call", body).await;
     let direct = server.post("/api/v1/services/clock/tools/echo/call", json!({"arguments": {"text": "hi"}})).await;
@@ -165,7 +156,7 @@ async fn a_failed_call_says_what_is_known_of_it() {
         (Behaviour::Wedged, 504, "timeout", "unknown", ""),
     ];
     for (behaviour, status, code, outcome, retry_after) in cases {
-        let (server, [instance]) = with_clock(["one"]).await;
+        let (server, [instance]) = Server::with_clock(["one"]).await;
         server.sim.set(&instance, behaviour);
         let answer = server.post("/api/v1/services/clock/call", json!({"tool": "add", "timeout_ms": 200})).await;
         answer.assert_problem(code, status, code);
@@ -188,7 +179,7 @@ async fn where_no_instance_is_left_it_is_said_when_to_come_back() {
 
 #[tokio::test]
 async fn an_idempotency_key_lets_a_call_be_repeated() {
-    let (server, instances) = with_clock(["one", "two"]).await;
+    let (server, instances) = Server::with_clock(["one", "two"]).await;
     instances.iter().for_each(|instance| server.sim.set(instance, Behaviour::LoseAnswers));
     let path = "/api/v1/services/clock/tools/add/call";
     let once = server.send("POST", path, &[], Some("{}")).await;
@@ -201,7 +192,7 @@ async fn an_idempotency_key_lets_a_call_be_repeated() {
 
 #[tokio::test]
 async fn health_and_the_way_of_a_call_are_told() {
-    let (server, _) = with_clock(["one"]).await;
+    let (server, _) = Server::with_clock(["one"]).await;
     let health = server.get("/api/v1/services/clock/health").await;
     assert_eq!((&health.body["service"], &health.body["status"]), (&json!("clock"), &json!("healthy")));
     assert_eq!(health.body["instances"][0]["id"], first_id(&server));
@@ -213,7 +204,7 @@ async fn health_and_the_way_of_a_call_are_told() {
 
 #[tokio::test]
 async fn the_history_of_a_service_is_read() {
-    let (server, _) = with_clock(["one"]).await;
+    let (server, _) = Server::with_clock(["one"]).await;
     for _ in 0..3 {
         server.post("/api/v1/services/clock/call", json!({"tool": "echo"})).await;
     }
@@ -249,7 +240,7 @@ async fn the_history_of_a_service_is_read() {
 
 #[tokio::test]
 async fn the_registry_is_told_in_numbers() {
-    let (server, _) = with_clock(["one"]).await;
+    let (server, _) = Server::with_clock(["one"]).await;
     server.register(json!({"name": "off", "enabled": false})).await;
     let mut status = server.get("/api/v1/status").await;
     let moment = ["name", "status", "started_at", "uptime_s", "as_of", "store", "not_healthy"];

@@ -1,25 +1,13 @@
-use std::sync::Arc;
-
 use serde_json::json;
 
+use super::tests::with_two;
 use crate::error::{ErrorKind, Outcome, Phase};
-use crate::health::Status;
 use crate::machina::Machina;
 use crate::model::{Instance, Pinning, ServiceName};
 use crate::route::CallOptions;
-use crate::testing::registry_suite::{call, service, settle};
+use crate::testing::registry_suite::{call, service};
 use crate::testing::{SimConnector, echo_tool};
 use crate::write::Mutation;
-
-async fn with_two(sim: &SimConnector) -> (Machina, [Instance; 2]) {
-    let machina = Machina::builder().connector(Arc::new(sim.clone())).open().await.unwrap();
-    let instances = [sim.instance("one"), sim.instance("two")];
-    let mut spec = service("a", &[&instances[0], &instances[1]]);
-    spec.routing_policy.trust_annotations = Some(true);
-    machina.register(spec).await.unwrap();
-    settle(&machina, "a", Status::Healthy).await;
-    (machina, instances)
-}
 
 fn pin(pinning: Option<Pinning>) -> Vec<Mutation> {
     vec![Mutation::PinTools { name: ServiceName::new("a").unwrap(), pinning }]

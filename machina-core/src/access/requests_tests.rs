@@ -7,19 +7,26 @@ use super::*;
 use crate::error::{ErrorKind, Outcome};
 use crate::health::Status;
 use crate::machina::Machina;
+use crate::model::Instance;
 use crate::store::{EntryKind, JournalQuery};
 use crate::testing::registry_suite::{call, service, settle};
 use crate::testing::{Behaviour, SimConnector};
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_that_is_no_result_is_a_failed_call_and_never_repeated() {
-    let sim = SimConnector::default();
+/// A service `a` with two instances whose annotations are trusted.
+pub(super) async fn with_two(sim: &SimConnector) -> (Machina, [Instance; 2]) {
     let machina = Machina::builder().connector(Arc::new(sim.clone())).open().await.unwrap();
     let instances = [sim.instance("one"), sim.instance("two")];
     let mut spec = service("a", &[&instances[0], &instances[1]]);
     spec.routing_policy.trust_annotations = Some(true);
     machina.register(spec).await.unwrap();
     settle(&machina, "a", Status::Healthy).await;
+    (machina, instances)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_result_is_a_failed_call_and_never_repeated() {
+    let sim = SimConnector::default();
+    let (machina, instances) = with_two(&sim).await;
     instances.iter().for_each(|instance| sim.set(instance, Behaviour::AsksForInput));
 
     let echo = call("a", "echo", json!({"text": "x"}));

@@ -23,6 +23,8 @@ pub struct Tool {
     definition: Value,
     #[serde(skip)]
     arguments: ArgumentSchema,
+    #[serde(skip)]
+    suspicious: Vec<String>,
 }
 
 /// What a server says about a tool's effects. Hints: only to be believed where
@@ -61,7 +63,9 @@ impl Tool {
             return Err(Error::invalid_field("tool", detail));
         }
         let hash = hash_of(object)?;
-        Ok(Self { name, hash, definition, arguments: ArgumentSchema::default() })
+        let mut tool = Self { name, hash, definition, arguments: ArgumentSchema::default(), suspicious: Vec::new() };
+        tool.suspicious = tool.look_closer();
+        Ok(tool)
     }
 
     /// Its name, unique within its server.
@@ -97,7 +101,11 @@ impl Tool {
     /// Characters in the name, title or description that a reader does not see, or
     /// takes for others.
     #[must_use]
-    pub fn suspicious(&self) -> Vec<String> {
+    pub fn suspicious(&self) -> &[String] {
+        &self.suspicious
+    }
+
+    fn look_closer(&self) -> Vec<String> {
         let texts = [("name", self.name.as_str()), ("description", self.description())];
         let title = self.title().map(|title| ("title", title));
         texts.into_iter().chain(title).flat_map(|(field, text)| suspicious(field, text)).collect()

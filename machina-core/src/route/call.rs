@@ -238,8 +238,7 @@ impl<'a, O: Outbound> Carrying<'a, O> {
     /// Waits a little before instances are tried again that took nothing; `false`
     /// when none is expected to, or this has gone on for as long as a hold may.
     async fn pause(&mut self) -> bool {
-        let longest = Instant::now() + self.on.route.view.routing.restart_hold;
-        let until = *self.hold_until.get_or_insert(longest.min(self.on.deadline));
+        let until = self.hold_until();
         if Instant::now() + UNSENT_PAUSE >= until || !self.on.is_any_expected() {
             return false;
         }
@@ -253,11 +252,16 @@ impl<'a, O: Outbound> Carrying<'a, O> {
         true
     }
 
+    /// Until when the call waits for instances, from its first wait on.
+    fn hold_until(&mut self) -> Instant {
+        let longest = Instant::now() + self.on.route.view.routing.restart_hold;
+        *self.hold_until.get_or_insert(longest.min(self.on.deadline))
+    }
+
     /// Waits for an instance to come back; `false` when that is no use.
     async fn hold(&mut self) -> Result<bool> {
         let first = self.hold_until.is_none();
-        let longest = Instant::now() + self.on.route.view.routing.restart_hold;
-        let until = *self.hold_until.get_or_insert(longest.min(self.on.deadline));
+        let until = self.hold_until();
         let last = self.last.as_ref();
         if last.is_some_and(|(failure, _)| failure.phase != Phase::NotSent) {
             return Ok(false);

@@ -4,11 +4,12 @@
 
 use axum::Router;
 use machina_core::testing::SimConnector;
-use machina_core::{Config, EgressConfig, Machina, ServiceSpec, Tasks};
+use machina_core::testing::registry_suite::settle;
+use machina_core::{Config, EgressConfig, Instance, Machina, ServiceSpec, Status, Tasks};
 use machina_http::{Client, Extensions, ServerConfig, router_with, serve};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// A server with a registry in memory whose instances are simulated.
@@ -51,6 +52,15 @@ impl Server {
         let serving = serve(listener, router, &config, std::future::pending());
         drop(tasks.spawn("serve", async move { serving.await.unwrap() }));
         Self { url, machina, sim, http: reqwest::Client::new(), tasks }
+    }
+
+    /// A server with the healthy service `clock`, and its instances.
+    pub(crate) async fn with_clock<const N: usize>(instances: [&str; N]) -> (Self, [Instance; N]) {
+        let server = Self::start().await;
+        let instances = instances.map(|name| server.sim.instance(name));
+        server.register(json!({"name": "clock", "tags": ["time"], "instances": instances.as_slice()})).await;
+        settle(&server.machina, "clock", Status::Healthy).await;
+        (server, instances)
     }
 
     pub(crate) fn client(&self) -> Client {

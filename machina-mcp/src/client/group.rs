@@ -75,12 +75,13 @@ impl FromStr for Group {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command};
 
-    fn sleeper() -> (Child, Group) {
+    /// A process that does nothing, in a group of its own.
+    pub(crate) fn sleeper() -> (Child, Group) {
         let child = Command::new("sleep").arg("300").process_group(0).spawn().unwrap();
         let group = Group::led_by(child.id()).unwrap();
         (child, group)

@@ -170,17 +170,12 @@ fn lines<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::group::tests::sleeper;
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Command, Stdio};
-
-    fn sleeper() -> (Child, Group) {
-        let child = Command::new("sleep").arg("300").process_group(0).spawn().unwrap();
-        let group = Group::led_by(child.id()).unwrap();
-        (child, group)
-    }
 
     fn end((mut child, group): (Child, Group)) {
         group.signal(Signal::KILL);
