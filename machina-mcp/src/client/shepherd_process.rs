@@ -52,6 +52,10 @@ pub fn run_shepherd() -> Result<()> {
                 },
             }
         }
+        // What was told last may still be in the pipe when the signal comes.
+        while let Ok(count @ 1..) = rustix::io::read(&stdin, &mut buffer) {
+            lines.push(&buffer[..count], |line| flock.hear(&line));
+        }
         flock.end();
         Ok(())
     })
