@@ -115,6 +115,11 @@ pub struct HttpConfig {
     /// 5 s; a request that crosses with that has an unknown outcome.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
+    /// How often the other end of a silent connection is asked for a sign of life
+    /// (a TCP keep-alive). When two in a row are missing the connection is over, and
+    /// an instance that was listened to over it is probed at once.
+    #[serde(with = "duration")]
+    pub keepalive_interval: Duration,
 }
 
 impl Default for HttpConfig {
@@ -125,6 +130,7 @@ impl Default for HttpConfig {
             message_bytes_max: 4 * 1024 * 1024,
             idle_connections_max: 16,
             idle_timeout: Duration::from_secs(4),
+            keepalive_interval: Duration::from_secs(5),
         }
     }
 }
@@ -172,6 +178,7 @@ impl ClientConfig {
             ("http.connect_timeout", http.connect_timeout, ms, minute),
             ("http.discover_timeout", http.discover_timeout, ms, 10 * minute),
             ("http.idle_timeout", http.idle_timeout, ms, 60 * minute),
+            ("http.keepalive_interval", http.keepalive_interval, Duration::from_secs(1), 60 * minute),
         ] {
             between(field, value, least, most, &mut problems);
         }
@@ -215,6 +222,7 @@ mod tests {
                 message_bytes_max: size,
                 idle_connections_max: size,
                 idle_timeout: time,
+                keepalive_interval: time,
             };
         }
         let fields = |config: ClientConfig| {
@@ -223,7 +231,7 @@ mod tests {
         };
         let may_be_zero = ["http.idle_connections_max", "stdio.stop_after_eof", "stdio.stop_after_term"];
         let (small, large) = (fields(small), fields(large));
-        assert_eq!(large.len(), 14, "{large:?}");
+        assert_eq!(large.len(), 15, "{large:?}");
         let wanted: Vec<_> = large.into_iter().filter(|field| !may_be_zero.contains(&field.as_str())).collect();
         assert_eq!(small, wanted);
     }

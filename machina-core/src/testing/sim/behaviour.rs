@@ -11,6 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Phase};
 
+/// After how long a held connection ends over which nothing comes: two signs of
+/// life were missed, each 5 s after it was asked for, and so was the wait for the first.
+const UNHEARD: Duration = Duration::from_secs(15);
+
 /// How a simulated instance behaves from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
@@ -24,7 +28,8 @@ pub enum Behaviour {
     /// Accepts connections and answers nothing.
     Wedged,
     /// Nothing that is sent arrives, and nobody says so: connections are never
-    /// made, and open sessions stay silent.
+    /// made, and open sessions stay silent; a connection that is held ends when two
+    /// signs of life were missed.
     BlackHole,
     /// [`Behaviour::Up`] for the first half of each period, [`Behaviour::Killed`]
     /// for the second.
@@ -127,8 +132,11 @@ impl Sim {
         std::mem::take(&mut self.end).cancel();
     }
 
-    /// How often it has changed between up and killed of its own accord.
+    /// How often its sessions have ended of their own accord since it behaves so.
     pub(super) fn beat(&self) -> u128 {
+        if self.behaviour == Behaviour::BlackHole {
+            return u128::from(self.held && self.since.elapsed() >= UNHEARD);
+        }
         self.half_period().map_or(0, |half| self.since.elapsed().as_nanos() / half.as_nanos())
     }
 
@@ -139,6 +147,9 @@ impl Sim {
 
     /// When it will change so next.
     pub(super) fn next_beat(&self) -> Option<Instant> {
+        if self.behaviour == Behaviour::BlackHole {
+            return Some(self.since + UNHEARD).filter(|_| self.held && self.beat() == 0);
+        }
         let half = self.half_period()?;
         let beats = u32::try_from(self.beat() + 1).unwrap_or(u32::MAX);
         Some(self.since + half * beats)

@@ -29,6 +29,9 @@ pub(crate) const AGENT: &str = concat!("machina/", env!("CARGO_PKG_VERSION"));
 /// so more than two only where registries share a connector.
 const CLIENTS_MAX: usize = 8;
 
+/// How many signs of life in a row may be missed before a connection is over.
+const KEEPALIVES_MISSED: u32 = 2;
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The clients of one connector, made when they are first needed.
@@ -118,6 +121,9 @@ pub(crate) fn guarded(builder: ClientBuilder, guard: &Guard) -> ClientBuilder {
 fn builder(config: &HttpConfig) -> ClientBuilder {
     Client::builder()
         .tcp_nodelay(true)
+        .tcp_keepalive(config.keepalive_interval)
+        .tcp_keepalive_interval(config.keepalive_interval)
+        .tcp_keepalive_retries(KEEPALIVES_MISSED)
         .connect_timeout(config.connect_timeout)
         .pool_max_idle_per_host(config.idle_connections_max)
         .pool_idle_timeout(config.idle_timeout)

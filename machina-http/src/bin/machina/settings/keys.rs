@@ -235,6 +235,10 @@ pub(super) const KEYS: &[Key] = &[
     key("journal.keep", "how long health transitions, calls and audit entries are kept"),
     key("journal.keep_samples", "how long samples of probes are kept"),
     key("journal.entries_max", "how many entries of each kind are kept; for samples and transitions, of each instance"),
+    key(
+        "journal.samples_max",
+        "how many samples of probes are kept of all instances together; each has an equal share, and at least 20",
+    ),
     key("journal.queue_max", "how many entries may wait to be written; more are dropped and counted"),
     key("limits.services_max", "how many services there may be"),
     key("limits.instances_max", "how many instances a service may have"),
@@ -291,6 +295,7 @@ pub(super) const KEYS: &[Key] = &[
     key("http.message_bytes_max", "the longest message from or to a server, in bytes"),
     key("http.idle_connections_max", "how many idle connections are kept per host"),
     key("http.idle_timeout", "how long an idle connection is kept"),
+    key("http.keepalive_interval", "how often the other end of a silent connection is asked for a sign of life"),
     key("services", "services, as `POST /api/v1/services` takes them, declared at every start"),
     key("groups", "groups, as `POST /api/v1/groups` takes them, declared at every start"),
 ];
