@@ -356,6 +356,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_has_said_all_may_close_the_connection_at_once() {
+        const EVENT: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok";
+        const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        const END: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nok";
+        for answer in [LENGTH, END, EVENT] {
+            for pause in [0, 20] {
+                let (listener, direct) = pool("/").await;
+                let serving = async {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    serve_one(&mut stream, answer).await;
+                    drop(stream);
+                };
+                let asking = async {
+                    let mut response = direct.post(HeaderMap::new(), Bytes::from_static(b"body")).await.unwrap();
+                    sleep(Duration::from_millis(pause)).await;
+                    assert_eq!(response.chunk().await.unwrap().unwrap(), "ok");
+                    assert_eq!(response.chunk().await.is_ok_and(|rest| rest.is_none()), answer != EVENT);
+                };
+                timeout(PATIENCE, async { tokio::join!(serving, asking) }).await.expect("both end");
+                assert!(direct.idle().is_empty());
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn an_answer_that_comes_before_the_request_was_read_is_an_answer_and_ends_the_connection() {
         let (listener, direct) = pool("/").await;
         let serving = async {

@@ -126,7 +126,9 @@ async fn called(instance: &Instance, stream: &mut TcpStream, request: &Request, 
     let cut = call.cut.filter(|_| instance.ledger.first_cut(&call.id));
     match cut {
         Some(Cut { side: Side::Request, after, end }) if after < request.bytes => return Ok(Next::End(end)),
-        Some(Cut { side: Side::Nothing, .. }) => instance.ledger.measured(&call.id, response.sizes(request)),
+        Some(Cut { side: Side::Nothing | Side::Response, .. }) => {
+            instance.ledger.measured(&call.id, response.sizes(request))
+        }
         _ => {}
     }
     instance.ledger.execute(&call);

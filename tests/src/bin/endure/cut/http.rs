@@ -20,6 +20,8 @@ const PER_SERVICE: usize = 3;
 const SERVICES: usize = 20;
 /// How many calls are under way.
 const AT_ONCE: usize = 8;
+/// How many more digits the number of a request may have than that of the measured one.
+const ID_DIGITS: usize = 3;
 const CLASSES: [Class; 2] = [Class::NotRepeatable, Class::ReadOnly];
 
 /// One call that is to be cut.
@@ -45,9 +47,9 @@ pub(super) async fn run(scale: &Scale) -> Vec<Attempted> {
         (job, told)
     };
     let told: Vec<(Job, Told)> = stream::iter(jobs).map(one).buffer_unordered(AT_ONCE).collect().await;
-    let executed = fleet.farm.executions().await;
+    let (executed, sizes) = (fleet.farm.executions().await, fleet.farm.sizes().await);
     fleet.machina.close().await;
-    told.into_iter().map(|(job, told)| attempted(job, told, &executed)).collect()
+    told.into_iter().map(|(job, told)| attempted(job, told, &executed, &sizes)).collect()
 }
 
 /// Nothing but the call in question is to decide: no instance is ejected, and no
@@ -94,7 +96,7 @@ fn jobs(style: usize, sizes: &HashMap<(usize, Class), Sizes>, ends: &[End]) -> V
         let sizes = sizes[&(style, class)];
         for (side, all) in [(Side::Request, sizes.request), (Side::Response, sizes.response)] {
             for end in ends {
-                let cuts = (0..=all).map(|after| Cut { side, after, end: *end });
+                let cuts = (0..=all + ID_DIGITS).map(|after| Cut { side, after, end: *end });
                 jobs.extend(cuts.map(|cut| Job {
                     id: id(style, class, side, cut.after, cut.end),
                     style,
@@ -115,8 +117,14 @@ async fn cut(fleet: &Fleet, job: &Job) -> Told {
     Told::of(&fleet.machina.call(&request, &CallOptions::default()).await)
 }
 
-fn attempted(job: Job, told: Told, executed: &HashMap<String, Executed>) -> Attempted {
+fn attempted(
+    job: Job,
+    told: Told,
+    executed: &HashMap<String, Executed>,
+    measured: &HashMap<String, Sizes>,
+) -> Attempted {
     let executed = executed.get(&job.id).map_or(0, |executed| executed.times);
-    let Job { style, class, cut, sizes, .. } = job;
+    let sizes = measured.get(&job.id).copied().unwrap_or(job.sizes);
+    let Job { style, class, cut, .. } = job;
     Attempted { style: STYLES[style].to_owned(), class, cut, sizes, told, executed }
 }

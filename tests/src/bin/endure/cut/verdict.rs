@@ -112,13 +112,10 @@ impl Table {
     pub(super) fn of(attempted: &[Attempted]) -> Self {
         let mut table: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();
         for one in attempted {
-            let (side, all) = match one.cut.side {
-                Side::Request => ("request", one.sizes.request),
-                _ => ("response", one.sizes.response),
-            };
+            let side = if one.cut.side == Side::Request { "request" } else { "response" };
             let kind = if one.class.is_repeatable() { "repeatable" } else { "not repeatable" };
             let end = format!("{:?}", one.cut.end).to_lowercase();
-            let row = format!("{}, {kind}, {side} of {all} B, {end}", one.style);
+            let row = format!("{}, {kind}, {side}, {end}", one.style);
             let ran = if one.executed > 0 { "executed" } else { "not executed" };
             table.entry(row).or_default().insert(one.cut.after, format!("{} ({ran})", one.told.words()));
         }
