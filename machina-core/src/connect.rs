@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -120,6 +121,38 @@ pub type LogSink = Arc<dyn Fn(Value) + Send + Sync>;
 /// wants to be told what the instance logs.
 pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 
+/// How many bytes a request had and its answer, as the connector counts them: the
+/// messages, without what their transport puts around them.
+#[derive(Debug, Default)]
+pub struct Carried {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Carried {
+    /// So many bytes go to the instance.
+    pub fn send(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// So many bytes of its answer came.
+    pub fn receive(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many went to the instance so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// How many of its answer came so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
 /// The circumstances of one request.
 #[derive(Clone)]
 pub struct CallContext {
@@ -136,6 +169,8 @@ pub struct CallContext {
     /// a message names no call, so each call that wants any is told. Some may be
     /// lost: none of them holds up an answer.
     pub log: Option<LogSink>,
+    /// Where the connector counts what it carries.
+    pub carried: Arc<Carried>,
     /// What is added to the `_meta` of the request.
     pub meta: Map<String, Value>,
 }
@@ -150,6 +185,7 @@ impl CallContext {
             cancelled: CancellationToken::new(),
             progress: None,
             log: None,
+            carried: Arc::default(),
             meta: Map::new(),
         }
     }

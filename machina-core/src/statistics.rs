@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
+use crate::connect::Carried;
 use crate::error::ErrorKind;
 use crate::health::{Observation, ProbeOutcome};
 
@@ -85,6 +86,12 @@ pub struct ServiceStatistics {
 pub struct InstanceStatistics {
     /// Every attempt of a call, or of a request for a prompt or resource.
     pub attempts: CallStatistics,
+    /// How many bytes their requests had.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// How many bytes of their answers came.
+    #[serde(default)]
+    pub bytes_received: u64,
     /// Its probes by outcome: `pass`, `degraded`, `auth_required`, `fail` and
     /// `inconclusive`, each of them present.
     pub probes: BTreeMap<String, u64>,
@@ -293,6 +300,8 @@ fn bucket(duration: Duration) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct InstanceCounters {
     attempts: CallCounters,
+    /// Bytes of requests, and of their answers.
+    carried: [AtomicU64; 2],
     probes: [AtomicU64; PROBES.len()],
     /// Calls of the canary: those that failed, those that passed.
     canary: [AtomicU64; 2],
@@ -303,6 +312,12 @@ impl InstanceCounters {
     /// An attempt has ended, with an answer or like this.
     pub(crate) fn attempted(&self, duration: Duration, error: Option<ErrorKind>) {
         self.attempts.ended(duration, error.map_or(CallOutcome::Answered, CallOutcome::Failed));
+    }
+
+    /// An attempt is over that carried this.
+    pub(crate) fn carried(&self, carried: &Carried) {
+        add(&self.carried[0], carried.sent());
+        add(&self.carried[1], carried.received());
     }
 
     /// A probe has ended that called the canary with this success, or did not call it.
@@ -331,6 +346,8 @@ impl InstanceCounters {
         let [canary_failures, canary_passes] = [&self.canary[0], &self.canary[1]].map(read);
         InstanceStatistics {
             attempts: self.attempts.snapshot(),
+            bytes_sent: read(&self.carried[0]),
+            bytes_received: read(&self.carried[1]),
             probes: counted.collect(),
             canary_passes,
             canary_failures,

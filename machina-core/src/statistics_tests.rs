@@ -87,7 +87,8 @@ fn nothing_is_lost_when_many_count_at_once() {
 #[test]
 fn samples_add_up_like_the_probes_that_they_are_of() {
     let (live, mut samples) = (ProbeTally::default(), Tallied::default());
-    for (outcome, ms) in [(ProbeOutcome::Pass, 12), (ProbeOutcome::Pass, 30), (ProbeOutcome::Fail { hard: false }, 900)] {
+    for (outcome, ms) in [(ProbeOutcome::Pass, 12), (ProbeOutcome::Pass, 30), (ProbeOutcome::Fail { hard: false }, 900)]
+    {
         let took = Some(Duration::from_millis(ms));
         live.probed(&Observation { response_time: took, ..Observation::new(outcome, "") });
         samples.add_sample(outcome != ProbeOutcome::Pass, took);
@@ -128,6 +129,8 @@ async fn calls_attempts_and_probes_are_counted_where_they_happen() {
     let of = |count: fn(&InstanceStatistics) -> u64| attempts.iter().map(count).sum::<u64>();
     assert_eq!(of(|one| one.attempts.count - one.attempts.errors), 1);
     assert!(of(|one| one.attempts.errors) >= 3, "a refused call was tried at both: {attempts:?}");
+    let of = |count: fn(&InstanceStatistics) -> u64| attempts.iter().map(count).sum::<u64>();
+    assert!(of(|one| one.bytes_sent) >= 4 && of(|one| one.bytes_received) >= 1, "{attempts:?}");
     assert!(attempts.iter().all(|one| one.probes["pass"] >= 1 && one.probes.len() == 5), "{attempts:?}");
     machina.close().await;
 }

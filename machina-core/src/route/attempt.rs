@@ -15,7 +15,7 @@ use super::options::CallOptions;
 use super::outbound::Outbound;
 use super::report::Attempt;
 use super::traffic::Traffic;
-use crate::connect::{CallContext, ProgressSink};
+use crate::connect::{CallContext, Carried, ProgressSink};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::health::Observation;
 use crate::model::{Endpoint, Instance};
@@ -46,6 +46,8 @@ pub(super) struct Seat<'a> {
     pub(super) rank: Rank,
     /// The call is the one that the breaker waits for.
     pub(super) is_trial: bool,
+    /// What the call and its answer amount to.
+    pub(super) carried: Arc<Carried>,
     pub(super) traffic: &'a Traffic,
 }
 
@@ -55,6 +57,7 @@ impl Drop for Seat<'_> {
             self.seen.cell.routing.end_trial();
         }
         self.seen.cell.routing.leave();
+        self.seen.cell.statistics.carried(&self.carried);
         self.traffic.freed();
     }
 }
@@ -102,7 +105,7 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
         };
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(started);
-        let attempt = Attempt::ended(seat.instance.id, elapsed, outcome.as_ref().err());
+        let attempt = Attempt::ended(seat.instance.id, elapsed, &seat.carried, outcome.as_ref().err());
         let outcome = match outcome {
             Ok(answer) => {
                 self.succeeded(seat, elapsed, now);
@@ -170,6 +173,7 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
             cancelled: options.cancelled.clone(),
             progress: options.progress.clone().map(|sink| self.noting_progress(sink)),
             log: options.log.clone(),
+            carried: Arc::clone(&seat.carried),
             meta: options.meta.clone(),
         };
         let outcome = self.outbound.send(&*opened.session, &context).await;

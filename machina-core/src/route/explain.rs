@@ -83,6 +83,9 @@ pub struct Explanation {
     /// The argument whose value decides the instance instead, where a call has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity_argument: Option<String>,
+    /// Whether, without that argument, the session of the host decides it.
+    #[serde(default)]
+    pub session_affinity: bool,
     /// Whether so few instances are up that all are used which are not certainly
     /// down.
     #[serde(default)]
@@ -142,6 +145,7 @@ pub(crate) fn explain(view: &ServiceView, tool: Option<&str>, key: CallKey, conf
         admin_reason: spec.admin_reason.clone(),
         balancer: parameters.balancer,
         affinity_argument: spec.routing_policy.affinity_argument.clone(),
+        session_affinity: parameters.session_affinity,
         panic: survey.is_panic,
         locality: survey.reach,
         queue_length: view.traffic.waiting(),

@@ -5,6 +5,7 @@ mod attempt;
 mod balance;
 mod breaker;
 mod budget;
+mod cache;
 mod call;
 mod cell;
 mod classify;
@@ -22,6 +23,7 @@ mod waiting;
 
 pub use balance::{Balancer, CallKey, Candidate, LeastOutstanding, PeakEwma, RoundRobin, WeightedRandom};
 pub use breaker::BreakerState;
+pub(crate) use cache::Recall;
 pub(crate) use call::{Carried, Route, carry};
 pub(crate) use cell::RouteCell;
 pub use classify::{Decision, Failure, decide};

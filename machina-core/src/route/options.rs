@@ -1,6 +1,7 @@
 //! The circumstances of a call, as its caller sets them. Refuses what would
 //! bind the registry longer than it may.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -25,6 +26,10 @@ pub struct CallOptions {
     /// key go to the same instance while that is up. The argument that the service
     /// names for this (`routing_policy.affinity_argument`) counts first.
     pub affinity_key: Option<String>,
+    /// The session of the host that the call came in, where it came in one: what the
+    /// affinity is to where the service wants that (`routing_policy.session_affinity`)
+    /// and there is no other.
+    pub session: Option<Arc<str>>,
     /// Fires when the caller has lost interest.
     pub cancelled: CancellationToken,
     /// Who is told about progress.

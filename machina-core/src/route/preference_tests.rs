@@ -64,6 +64,23 @@ async fn an_argument_decides_the_instance_where_the_operator_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_session_decides_the_instance_where_the_operator_says_so() {
+    let of = |session: usize| CallOptions { session: Some(format!("{session}").into()), ..CallOptions::default() };
+    let stage = Stage::of(4, |spec| spec.routing_policy.session_affinity = Some(true)).await;
+    let mut all = BTreeSet::new();
+    for session in 0..20 {
+        let answered = answering(&stage, &of(session), 4).await;
+        assert_eq!(answered.len(), 1);
+        all.extend(answered);
+    }
+    assert_eq!(all.len(), 4);
+    assert!(stage.explain("echo").await.session_affinity);
+
+    let stage = Stage::of(4, |spec| spec.routing_policy.balancer = Some(BalancerKind::RoundRobin)).await;
+    assert_eq!(answering(&stage, &of(0), 4).await.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nearby_instances_take_the_calls_until_too_few_are_up() {
     let mut config = Config::default();
     (config.routing.region, config.routing.zone) = (Some("eu".into()), Some("a".into()));

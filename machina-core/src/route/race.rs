@@ -80,7 +80,7 @@ impl<'a, O: Outbound> Carrying<'a, O> {
     /// Notes the attempt that was not waited for.
     fn gave_up(&mut self, seat: &Seat<'_>, duration: Duration, hedge: bool) {
         seat.seen.cell.routing.gave_up(duration, Instant::now());
-        let ended = Attempt::ended(seat.instance.id, duration, None);
+        let ended = Attempt::ended(seat.instance.id, duration, &seat.carried, None);
         let (phase, outcome) = (Some(Phase::MaybeExecuted), Some(Outcome::Unknown));
         self.attempts.push(Attempt { hedge, abandoned: true, phase, outcome, ..ended });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::connect::Carried;
 use crate::error::{Error, ErrorKind, Outcome, Phase, Result};
 use crate::model::{InstanceId, ToolResult};
 
@@ -16,6 +17,12 @@ pub struct Attempt {
     pub instance: InstanceId,
     /// How long it took, in milliseconds.
     pub duration_ms: f64,
+    /// How many bytes of the request were handed to the transport.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// How many bytes of the answer came.
+    #[serde(default)]
+    pub bytes_received: u64,
     /// How it failed; `None` when it answered.
     pub error: Option<ErrorKind>,
     /// How far it had come when it failed.
@@ -33,11 +40,13 @@ pub struct Attempt {
 
 impl Attempt {
     /// An attempt that ended well, or as `error` says, after `duration`.
-    pub(super) fn ended(instance: InstanceId, duration: Duration, error: Option<&Error>) -> Self {
+    pub(super) fn ended(instance: InstanceId, duration: Duration, carried: &Carried, error: Option<&Error>) -> Self {
         let phase = error.and_then(|error| error.context().phase);
         Self {
             instance,
             duration_ms: duration.as_secs_f64() * 1000.0,
+            bytes_sent: carried.sent(),
+            bytes_received: carried.received(),
             error: error.map(Error::kind),
             phase,
             outcome: match error {
@@ -61,6 +70,10 @@ pub struct CallReport {
     pub attempts: Vec<Attempt>,
     /// How long it took in all, in milliseconds.
     pub duration_ms: f64,
+    /// How old the answer is, in milliseconds, where it was kept from an earlier
+    /// call of the same: then there was no attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
 }
 
 impl CallReport {
@@ -69,11 +82,14 @@ impl CallReport {
     pub const META_KEY: &'static str = "dev.machina/call";
 
     /// The result with `_meta` saying the instance, the number of attempts, the
-    /// duration, and each attempt.
+    /// duration, and each attempt; and the age of an answer that was kept.
     #[must_use]
     pub fn annotated(mut self) -> ToolResult {
-        let how = json!({"instance": self.instance, "attempts": self.attempts.len(), "duration_ms": self.duration_ms,
-            "tried": self.attempts});
+        let mut how = json!({"instance": self.instance, "attempts": self.attempts.len(),
+            "duration_ms": self.duration_ms, "tried": self.attempts});
+        if let Some(age) = self.age_ms {
+            how["age_ms"] = age.into();
+        }
         match self.result.0.entry("_meta").or_insert_with(|| json!({})) {
             Value::Object(meta) => drop(meta.insert(Self::META_KEY.to_owned(), how)),
             other => *other = json!({ Self::META_KEY: how }),
@@ -91,6 +107,7 @@ impl CallReport {
             instance: InstanceId,
             duration_ms: f64,
             tried: Vec<Attempt>,
+            age_ms: Option<u64>,
         }
         let unknown =
             || Error::rejected(format!("the answer does not say in _meta[\"{}\"] how it was come by", Self::META_KEY));
@@ -99,8 +116,8 @@ impl CallReport {
         if meta.is_empty() {
             result.0.shift_remove("_meta");
         }
-        let How { instance, duration_ms, tried } = serde_json::from_value(how).map_err(|_| unknown())?;
-        Ok(Self { result, instance, attempts: tried, duration_ms })
+        let How { instance, duration_ms, tried, age_ms } = serde_json::from_value(how).map_err(|_| unknown())?;
+        Ok(Self { result, instance, attempts: tried, duration_ms, age_ms })
     }
 }
 
@@ -111,10 +128,12 @@ mod tests {
     fn report(result: Value) -> CallReport {
         let instance = InstanceId::generate();
         let refused = Error::unreachable("x").at(Phase::NotSent);
-        let failed = Attempt::ended(InstanceId::generate(), Duration::from_micros(500), Some(&refused));
-        let answered = Attempt { hedge: true, ..Attempt::ended(instance, Duration::from_millis(2), None) };
+        let failed =
+            Attempt::ended(InstanceId::generate(), Duration::from_micros(500), &Carried::default(), Some(&refused));
+        let answered =
+            Attempt { hedge: true, ..Attempt::ended(instance, Duration::from_millis(2), &Carried::default(), None) };
         let result = ToolResult(result.as_object().cloned().unwrap());
-        CallReport { result, instance, attempts: vec![failed, answered], duration_ms: 2.75 }
+        CallReport { result, instance, attempts: vec![failed, answered], duration_ms: 2.75, age_ms: None }
     }
 
     #[test]
@@ -125,6 +144,9 @@ mod tests {
             assert_eq!(annotated.0["_meta"][CallReport::META_KEY]["attempts"], 2);
             assert_eq!(CallReport::of_annotated(annotated).unwrap(), report);
         }
+        let kept = CallReport { attempts: Vec::new(), age_ms: Some(1500), ..report(json!({"content": []})) };
+        assert_eq!(kept.clone().annotated().0["_meta"][CallReport::META_KEY]["age_ms"], 1500);
+        assert_eq!(CallReport::of_annotated(kept.clone().annotated()).unwrap(), kept);
         let odd = report(json!({"_meta": "odd"})).annotated();
         assert_eq!(odd.0["_meta"][CallReport::META_KEY]["duration_ms"], 2.75);
     }

@@ -1,6 +1,7 @@
 //! How a call comes to an instance: at once where one has room, in a line where
 //! all are busy, and after a while where the only one is being started again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -86,7 +87,8 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
         }
         let argument = view.service().spec.routing_policy.affinity_argument.as_deref();
         let argument = argument.and_then(|name| self.outbound.argument_key(name));
-        if let Some(key) = argument.as_deref().or(self.options.affinity_key.as_deref()) {
+        let session = self.options.session.as_deref().filter(|_| view.routing.session_affinity);
+        if let Some(key) = argument.as_deref().or(self.options.affinity_key.as_deref()).or(session) {
             let id = |index: usize| view.service().spec.instances[index].id;
             // In panic, a key stays with those that are up as long as there are any.
             let up = |candidate: &&Candidate| survey.found[candidate.index].rank == Rank::Eligible;
@@ -112,7 +114,8 @@ impl<'a, O: Outbound> Circumstances<'a, O> {
         if !routing.try_enter(in_flight_max(view, self.route.config, instance), now) {
             return None;
         }
-        let mut seat = Seat { index, instance, seen, rank: found.rank, is_trial: false, traffic: &view.traffic };
+        let (carried, traffic) = (Arc::default(), &view.traffic);
+        let mut seat = Seat { index, instance, seen, rank: found.rank, is_trial: false, carried, traffic };
         if found.is_trial {
             seat.is_trial = routing.begin_trial();
             return seat.is_trial.then_some(seat);

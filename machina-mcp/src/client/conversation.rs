@@ -126,7 +126,9 @@ pub(super) async fn exchange<L: Line>(line: &L, request: Request<'_>, on_aside: 
     let mut waiter = conversation.pending.add(id, logs).ok_or_else(|| conversation.failure(Phase::NotSent))?;
     let mut guard = Cancel { line, id, stage, upstream: method != "initialize" };
     let (failed, mut failure) = L::REFUSES_SINGLY.then(oneshot::channel).unzip();
+    let length = bytes.len();
     line.enqueue(Frame { bytes, stage: Some(stage.clone()), failed }).await?;
+    stage.carried.send(length);
     let answer = loop {
         tokio::select! {
             biased;
@@ -139,9 +141,12 @@ pub(super) async fn exchange<L: Line>(line: &L, request: Request<'_>, on_aside: 
         }
     };
     guard.upstream = false;
+    if let Ok(Answer::Given(_, bytes)) = &answer {
+        stage.carried.receive(*bytes);
+    }
     match answer {
-        Ok(Answer::Given(Ok(result))) => Ok(result),
-        Ok(Answer::Given(Err(error))) => Err(rejected(method, &error, dialect.era, &conversation.secrets)),
+        Ok(Answer::Given(Ok(result), _)) => Ok(result),
+        Ok(Answer::Given(Err(error), _)) => Err(rejected(method, &error, dialect.era, &conversation.secrets)),
         Ok(Answer::TooLong(bytes)) => {
             let message = format!("the answer to {method} has {bytes} bytes; {most} are accepted");
             Err(Error::rejected(message).at(Phase::Answered))
@@ -163,12 +168,12 @@ pub(super) async fn notify<L: Line>(line: &L, method: &str, params: &Object) -> 
     line.enqueue(Frame::of(wire::notification(method, params))).await
 }
 
-/// Takes what the server said on `line`.
-pub(super) fn hear<L: Line>(line: &L, message: Incoming) {
+/// Takes what the server said on `line` in so many bytes.
+pub(super) fn hear<L: Line>(line: &L, message: Incoming, bytes: usize) {
     let conversation = line.conversation();
     match message {
         Incoming::Response { id, outcome } => {
-            if !conversation.pending.answer(id, Answer::Given(outcome)) {
+            if !conversation.pending.answer(id, Answer::Given(outcome, bytes)) {
                 tracing::trace!(id, "an answer came too late");
             }
         }

@@ -62,7 +62,7 @@ impl DuplexLink {
 impl Duplex {
     /// Takes what the server said.
     pub(super) fn hear(&self, bytes: &[u8]) {
-        Incoming::parse(bytes).into_iter().for_each(|message| hear(self, message));
+        Incoming::parse(bytes).into_iter().for_each(|message| hear(self, message, bytes.len()));
     }
 
     /// The link has ended.

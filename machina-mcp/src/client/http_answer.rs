@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use machina_core::{Error, Phase, Result};
+use machina_core::{Carried, Error, Phase, Result};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -29,6 +29,7 @@ pub(super) struct Answers<'a> {
     pub(super) dialect: &'a Dialect,
     pub(super) id: u64,
     pub(super) method: &'a str,
+    pub(super) carried: &'a Carried,
 }
 
 /// Where a stream can be taken up again.
@@ -68,6 +69,7 @@ impl Answers<'_> {
             if body.len() + chunk.len() > self.peer.message_bytes_max {
                 return Err(self.too_long());
             }
+            self.carried.receive(chunk.len());
             body.extend_from_slice(&chunk);
         }
         Ok(body)
@@ -102,6 +104,7 @@ impl Answers<'_> {
         let mut parser = Parser::new(self.peer.message_bytes_max);
         let mut events = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.peer.not_received(error))? {
+            self.carried.receive(chunk.len());
             let well_formed = parser.push(&chunk, &mut events);
             for Event { data, id, retry_ms } in events.drain(..) {
                 position.last_id = id.or(position.last_id.take());

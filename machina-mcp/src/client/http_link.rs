@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use machina_core::{Era, Error, Phase, Result, Tasks};
+use machina_core::{Carried, Era, Error, Phase, Result, Tasks};
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -120,6 +120,7 @@ impl Link for HttpLink {
             }
         }
         stage.begin();
+        stage.carried.send(body.len());
         let mut cancel = Cancel { peer, dialect, id: Some(id).filter(|_| method != "initialize") };
         let answer = async {
             let response = peer.send(body, method, dialect, extra).await.map_err(|error| peer.not_received(error))?;
@@ -131,7 +132,7 @@ impl Link for HttpLink {
                 session.set_sensitive(true);
                 let _ = peer.session.set(session);
             }
-            Answers { peer, dialect, id, method }.answer(response, on_aside).await
+            Answers { peer, dialect, id, method, carried: &stage.carried }.answer(response, on_aside).await
         };
         let answer = answer.await;
         // An answer of any kind, or nothing sent: there is nothing to cancel.
@@ -156,7 +157,9 @@ impl Link for HttpLink {
             match peer.get(dialect, last_id.as_deref()).send().await.map(Received::from) {
                 Ok(response) if response.is_stream() => {
                     misses = Misses::default();
-                    Answers { peer, dialect, id: 0, method: "" }.listen(response, &mut last_id).await;
+                    Answers { peer, dialect, id: 0, method: "", carried: &Carried::default() }
+                        .listen(response, &mut last_id)
+                        .await;
                     // What changes until the stream is open again is not announced to us.
                     peer.events.change();
                 }

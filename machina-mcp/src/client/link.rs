@@ -2,11 +2,12 @@
 //! the truth about its fate comes back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use machina_core::{Era, Error, ErrorKind, Phase, Result};
+use machina_core::{Carried, Era, Error, ErrorKind, Phase, Result};
 use serde_json::{Value, json};
 
 use super::secrets::Secrets;
@@ -73,7 +74,7 @@ pub(crate) struct Request<'a> {
     pub(crate) params: Object,
     pub(crate) dialect: &'a Dialect,
     /// How far it has come; outlives the future that carries it.
-    pub(crate) stage: &'a std::sync::Arc<Stage>,
+    pub(crate) stage: &'a Arc<Stage>,
     /// Whether the server is asked to report progress.
     pub(crate) progress: bool,
     /// Whether what the server logs meanwhile is wanted.
@@ -84,31 +85,40 @@ pub(crate) struct Request<'a> {
 
 /// How far a request has come on its way out.
 #[derive(Debug, Default)]
-pub(crate) struct Stage(AtomicU8);
+pub(crate) struct Stage {
+    state: AtomicU8,
+    /// How much was carried.
+    pub(crate) carried: Arc<Carried>,
+}
 
 const QUEUED: u8 = 0;
 const WRITING: u8 = 1;
 const ABANDONED: u8 = 2;
 
 impl Stage {
+    /// The stage of a request that counts with those of `carried`.
+    pub(crate) fn counting(carried: Arc<Carried>) -> Self {
+        Self { state: AtomicU8::new(QUEUED), carried }
+    }
+
     /// Claims the request for writing; false if it was abandoned meanwhile.
     pub(crate) fn begin(&self) -> bool {
-        self.0.compare_exchange(QUEUED, WRITING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(QUEUED, WRITING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Gives up a request that was not yet written; false if it was.
     pub(crate) fn abandon(&self) -> bool {
-        self.0.compare_exchange(QUEUED, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(QUEUED, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Takes back [`Stage::begin`]: not one byte was accepted.
     pub(crate) fn nothing_written(&self) {
-        self.0.store(QUEUED, Ordering::Release);
+        self.state.store(QUEUED, Ordering::Release);
     }
 
     /// The phase of a failure at this point, before any answer.
     pub(crate) fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             WRITING => Phase::MaybeExecuted,
             _ => Phase::NotSent,
         }

@@ -18,8 +18,8 @@ const LOGS_MAX: usize = 224;
 /// What became of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The server answered.
-    Given(Result<Value, RpcError>),
+    /// The server answered, in so many bytes.
+    Given(Result<Value, RpcError>, usize),
     /// The server answered with more bytes than are accepted.
     TooLong(u64),
 }
@@ -115,12 +115,12 @@ mod tests {
     async fn an_answer_reaches_its_request_and_a_late_one_nobody() {
         let pending = Pending::new();
         let (one, two) = (pending.add(1, false).unwrap(), pending.add(2, false).unwrap());
-        assert!(pending.answer(Some(2), Answer::Given(Ok(json!("two")))));
-        assert!(!pending.answer(Some(2), Answer::Given(Ok(json!("again")))));
-        assert!(!pending.answer(Some(9), Answer::Given(Ok(json!("unknown")))));
+        assert!(pending.answer(Some(2), Answer::Given(Ok(json!("two")), 5)));
+        assert!(!pending.answer(Some(2), Answer::Given(Ok(json!("again")), 5)));
+        assert!(!pending.answer(Some(9), Answer::Given(Ok(json!("unknown")), 5)));
         pending.remove(1);
-        assert!(!pending.answer(Some(1), Answer::Given(Ok(json!("late")))));
-        assert!(matches!(two.answer.await, Ok(Answer::Given(Ok(value))) if value == "two"));
+        assert!(!pending.answer(Some(1), Answer::Given(Ok(json!("late")), 5)));
+        assert!(matches!(two.answer.await, Ok(Answer::Given(Ok(value), 5)) if value == "two"));
         assert!(one.answer.await.is_err());
     }
 

@@ -154,7 +154,7 @@ impl Pipes {
                     true => self.pass_over(&String::from_utf8_lossy(&line)),
                     false => self.junk.end_row(),
                 }
-                messages.into_iter().for_each(|message| hear(self, message));
+                messages.into_iter().for_each(|message| hear(self, message, line.len()));
             }
             lines::Line::TooLong { head, tail, bytes } => match wire::id_of_truncated(&head, &tail) {
                 Some(id) => _ = self.conversation.pending.answer(Some(id), Answer::TooLong(bytes)),

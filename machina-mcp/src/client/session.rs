@@ -75,7 +75,7 @@ impl McpSession {
             })
             .await;
         }
-        let stage = Arc::<Stage>::default();
+        let stage = Arc::new(Stage::counting(Arc::clone(&context.carried)));
         let active = watch::Sender::new(Instant::now());
         let mut furthest = f64::NEG_INFINITY;
         let mut committed = false;

@@ -11,6 +11,7 @@ use machina_core::{Era, Result, Tasks};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::changes::{Feed, Kinds, Told, tellable};
 use super::gateway::{Answer, Gateway, Outbox, Outgoing};
@@ -63,7 +64,7 @@ where
     let (outbox, queue) = mpsc::channel(OUTBOX_MAX);
     let tellable = tellable(&gateway).await;
     let mut connection = Connection {
-        gateway: gateway.telling(tellable).logging(LogLevel::default()),
+        gateway: gateway.telling(tellable).in_session(&Uuid::new_v4().simple().to_string(), LogLevel::default()),
         outbox,
         running: Running::default(),
         ending: CancellationToken::new(),

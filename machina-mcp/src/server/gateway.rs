@@ -57,6 +57,8 @@ pub(crate) struct Gateway {
     told: Kinds,
     /// What a host of the older era wants to hear of logs.
     log_level: Option<LogLevel>,
+    /// The session of a host of the older era.
+    session: Option<Arc<str>>,
     /// The arguments that the host repeated in headers, where it does so.
     repeated: Option<Repeated>,
     /// Where the first list of tools may wait.
@@ -71,7 +73,15 @@ impl Gateway {
     /// [`NotFound`](machina_core::ErrorKind::NotFound) when there is no such group.
     pub(crate) fn new(scoped: Scoped, offer: Arc<Offer>, selection: Selection) -> machina_core::Result<Self> {
         let audience = Audience::new(scoped, selection)?;
-        Ok(Self { audience, offer, told: Kinds::default(), log_level: None, repeated: None, first_list: None })
+        Ok(Self {
+            audience,
+            offer,
+            told: Kinds::default(),
+            log_level: None,
+            session: None,
+            repeated: None,
+            first_list: None,
+        })
     }
 
     /// The same, whose host is told when these lists have changed, if it wants to be.
@@ -80,8 +90,10 @@ impl Gateway {
         self
     }
 
-    /// The same for a host whose level of logs is kept in `log_level`.
-    pub(crate) fn logging(mut self, log_level: LogLevel) -> Self {
+    /// The same within the session `id` of a host whose level of logs is kept in
+    /// `log_level`.
+    pub(crate) fn in_session(mut self, id: &str, log_level: LogLevel) -> Self {
+        self.session = Some(id.into());
         self.log_level = Some(log_level);
         self
     }
@@ -129,6 +141,7 @@ impl Gateway {
             cancelled: cancelled.clone(),
             progress: request.meta("progressToken").and_then(|token| progress_sink(token, &outbox, &cancelled)),
             meta: upstream::trace(&request),
+            session: self.session.clone().filter(|_| era == Era::Legacy),
             log: level.map(|level| logging::sink(level, &outbox, &cancelled)),
             ..CallOptions::default()
         };

@@ -80,7 +80,8 @@ impl Inner {
             (Era::Legacy, _, Some(session)) => {
                 let entered = self.sessions.enter(session, &owner).ok_or_else(Refusal::no_session)?;
                 let flight = entered.in_flight.begin(&id, SESSION_REQUESTS_MAX).map_err(refuse)?;
-                let exchange = Exchange { gateway: exchange.gateway.logging(entered.log_level), ..exchange };
+                let exchange =
+                    Exchange { gateway: exchange.gateway.in_session(session, entered.log_level), ..exchange };
                 self.answer(exchange, flight.cancelled.clone(), Some(flight)).await
             }
             _ => self.answer(exchange, CancellationToken::new(), None).await,

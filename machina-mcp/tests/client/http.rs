@@ -16,7 +16,8 @@ async fn the_stateless_era_repeats_itself_in_headers() {
     assert_eq!(session.protocol_version(), "2026-07-28");
     session.definitions().await.unwrap();
     let arguments = json!({"region": "grün"}).as_object().unwrap().clone();
-    let answer = session.call("echo", &arguments, &within()).await.unwrap();
+    let context = within();
+    let answer = session.call("echo", &arguments, &context).await.unwrap();
     assert_eq!(Value::Object(answer.0).to_string(), r#"{"content":[],"b":1,"a":2}"#);
     session.probe(Duration::from_secs(1)).await.unwrap();
     session.close().await;
@@ -25,6 +26,9 @@ async fn the_stateless_era_repeats_itself_in_headers() {
     assert_eq!(request.header("mcp-method"), Some("tools/call"));
     assert_eq!(request.header("mcp-name"), Some("echo"));
     assert_eq!(request.header("mcp-param-region"), Some("=?base64?Z3LDvG4=?="));
+    assert_eq!(context.carried.sent(), request.body.to_string().len() as u64);
+    let answered = json!({"jsonrpc": "2.0", "id": request.body["id"], "result": {"content": [], "b": 1, "a": 2}});
+    assert_eq!(context.carried.received(), answered.to_string().len() as u64);
     assert_eq!(request.body["params"]["_meta"]["io.modelcontextprotocol/clientInfo"]["name"], "machina");
     assert_eq!(server.calls("server/discover").len(), 2, "one to connect, one to probe");
     assert!(server.received().iter().all(|request| request.verb == "POST"), "no stream and no session to end");

@@ -29,7 +29,10 @@ async fn lists_what_the_server_publishes_and_keeps_it_word_for_word() {
 #[tokio::test]
 async fn results_are_passed_on_word_for_word_and_errors_told_apart() {
     let session = connect(&["legacy"]).await;
-    let result = session.call("echo", &object(json!({"b": 1, "a": 2})), &within()).await.unwrap();
+    let context = within();
+    let result = session.call("echo", &object(json!({"b": 1, "a": 2})), &context).await.unwrap();
+    assert!((60..160).contains(&context.carried.sent()), "{:?}", context.carried);
+    assert!((90..250).contains(&context.carried.received()), "{:?}", context.carried);
     assert_eq!(result.text(), r#"{"b": 1, "a": 2}"#);
     let keys: Vec<_> = result.0.keys().map(String::as_str).collect();
     assert_eq!(keys, ["content", "zz", "aa"]);

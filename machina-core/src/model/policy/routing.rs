@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{entries, length};
 use crate::error::Problem;
-use crate::parameters::{HOUR, MILLISECOND, MINUTE, SECOND, between, count, parameters};
+use crate::parameters::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, between, count, parameters};
 
 /// How an instance is picked for a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +61,10 @@ parameters! {
         /// than `timeout`; 10 ms to 10 min each.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         tool_timeouts: BTreeMap<String, TimeLimit>,
+        /// Tools whose answers are kept for so long, and given again to callers who ask
+        /// the same; only those that are trusted to be read-only. 1 s to 1 day each.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        cached_tools: BTreeMap<String, TimeLimit>,
         /// The argument whose value decides the instance: calls with the same
         /// value go to the same one while it is up.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +142,11 @@ parameters! {
         locality_percentage = 70, 0 => 100;
         /// How many calls may be sent to a second instance, in percent of all; 0 to 100.
         hedge_percentage = 5, 0 => 100;
+        /// How many calls a minute the service takes from all callers together; 0 for
+        /// any number, to 1000000.
+        calls_per_minute = 0, 0 => 1_000_000;
+        /// How many of them may come at once; 1 to 100000.
+        calls_burst = 60, 1 => 100_000;
     }
     words {
         /// How an instance is picked.
@@ -145,6 +154,9 @@ parameters! {
         /// Whether the server's own `readOnlyHint` and `idempotentHint` are believed.
         /// Only then may a call whose outcome is unknown be repeated elsewhere.
         trust_annotations: bool = false;
+        /// Whether the calls of one session of a host go to the same instance while that
+        /// is up: for servers that remember who asked.
+        session_affinity: bool = false;
         /// Whether arguments are held against the tool's schema before anything is sent.
         validate_arguments: bool = true;
         /// What happens when a tool is another one than was pinned.
@@ -159,6 +171,7 @@ impl RoutingPolicy {
             ("routing_policy.idempotent_tools", self.idempotent_tools.len()),
             ("routing_policy.hedged_tools", self.hedged_tools.len()),
             ("routing_policy.tool_timeouts", self.tool_timeouts.len()),
+            ("routing_policy.cached_tools", self.cached_tools.len()),
             ("routing_policy.pins", self.pins.len()),
         ] {
             entries(field, count, 1000, problems);
@@ -166,6 +179,9 @@ impl RoutingPolicy {
         for (tool, limit) in &self.tool_timeouts {
             let field = format!("routing_policy.tool_timeouts.{tool}");
             between(&field, Some(limit.0), MILLISECOND * 10, MINUTE * 10, problems);
+        }
+        for (tool, time) in &self.cached_tools {
+            between(&format!("routing_policy.cached_tools.{tool}"), Some(time.0), SECOND, DAY, problems);
         }
         for (tool, pin) in &self.pins {
             if pin.len() != 64 || !pin.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {

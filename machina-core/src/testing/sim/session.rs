@@ -276,7 +276,10 @@ impl Session for SimSession {
 
     async fn call(&self, tool: &str, arguments: &Map<String, Value>, context: &CallContext) -> Result<ToolResult> {
         let watched = self.watched(Contact::Call);
-        watched.ended(self.within(self.execute(tool, arguments, context), context).await)
+        context.carried.send(tool.len());
+        let answer = self.within(self.execute(tool, arguments, context), context).await;
+        context.carried.receive(answer.as_ref().map_or(0, |answer| answer.0.len()));
+        watched.ended(answer)
     }
 
     /// Answers with the method and the parameters.

@@ -102,9 +102,21 @@ impl Collector {
         let what = "Whether soft failures take nothing down, because so many instances fail at once";
         page.gauge("machina_self_preservation", what, u64::from(*self_preservation))?;
         self.of_alerts(page)?;
+        self.of_the_store(page)?;
         let what = "Journal entries that were dropped because the store was too slow";
         let mut family = page.family("machina_journal_entries_dropped", what, None, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, u64>(dropped_journal_entries, None)
+    }
+
+    fn of_the_store(&self, page: &mut Page<'_>) -> Written {
+        let standing = &self.measured.standing;
+        page.gauge("machina_store_lag_milliseconds", "How old what readers see may be", standing.lag_ms)?;
+        let Some(replica) = &standing.replica else { return Ok(()) };
+        page.gauge("machina_replicas", "Replicas that share the store", u64::from(replica.replicas))?;
+        page.gauge("machina_shards_held", "Shards that this replica looks after", u64::from(replica.shards))?;
+        let what = "Writes of this replica that the store refused because another looks after the instance";
+        let mut family = page.family("machina_replica_writes_refused", what, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, u64>(&replica.refused_writes, None)
     }
 
     fn of_alerts(&self, page: &mut Page<'_>) -> Written {
@@ -174,6 +186,14 @@ impl Collector {
         page.each("machina_attempt_errors", "Attempts without a good answer", None, MetricType::Counter, |put| {
             all.iter().try_for_each(|(service, instance, of)| {
                 put.errors(&vec![("service", service), ("instance", instance)], &of.attempts)
+            })
+        })?;
+        let what = "Bytes of the requests of attempts, and of their answers";
+        page.each("machina_attempt_bytes", what, None, MetricType::Counter, |put| {
+            all.iter().filter(|(_, _, of)| of.bytes_sent > 0).try_for_each(|(service, instance, of)| {
+                [("sent", of.bytes_sent), ("received", of.bytes_received)].into_iter().try_for_each(|(way, bytes)| {
+                    put.counter(&vec![("service", service), ("instance", instance), ("direction", way)], bytes)
+                })
             })
         })?;
         page.each("machina_probes", "Probes of each instance by outcome", None, MetricType::Counter, |put| {

@@ -90,6 +90,9 @@ fn circumstances(app: &App, explanation: &Explanation) {
     if let Some(argument) = &explanation.affinity_argument {
         output.line(format!("Calls with the same `{argument}` go to the same instance."));
     }
+    if explanation.session_affinity {
+        output.line("Calls of the same session of a host go to the same instance.");
+    }
     if explanation.queue_length > 0 {
         let (length, most) = (explanation.queue_length, explanation.queue_max);
         output.line(format!("{length} calls wait for an instance with room; {most} may."));

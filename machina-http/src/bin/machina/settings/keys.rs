@@ -42,6 +42,10 @@ pub(super) const KEYS: &[Key] = &[
         "server.cors_allowed_origins",
         "origins whose pages may use the API from a browser though they come from elsewhere",
     ),
+    key(
+        "server.remote_stores",
+        "whether other Machinas may follow this one: read its store, secrets in place, and commit to it",
+    ),
     key("server.connections_max", "how many connections there may be; further ones wait to be taken"),
     key("server.header_bytes_max", "how many bytes the request line and the headers may have together"),
     key("server.header_timeout", "how long the head of a request may take to arrive"),
@@ -77,8 +81,20 @@ pub(super) const KEYS: &[Key] = &[
     key("mcp.keep_alive", "how often a silent stream of events shows a sign of life, and a WebSocket asks for one"),
     key("registry.namespace", "what stands before the names of services without a namespace in the registry API"),
     key("registry.allowed_origins", "web pages that may read the registry API, as origins, or `*` for all"),
-    key("store.url", "where services and history are kept: `sqlite:PATH` or `memory:`"),
+    key(
+        "store.url",
+        "where services and history are kept: `sqlite:PATH`, `memory:`, `postgres://…`, or `follow+https://…` for those of another Machina",
+    ),
+    key(
+        "store.redis",
+        "a Redis that replicas share beside their store: `redis://` or `rediss://`, then `[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`",
+    ),
     key("import", "files of MCP servers, in any format that `machina import` reads, declared at every start"),
+    Key {
+        path: "builtin",
+        doc: "services that come with Machina and are served from its own process",
+        choices: &["calculator", "strings", "transform"],
+    },
     key(
         "health.interval",
         "time between two probes of an instance; 1 s to 1 h. Each is up to a tenth shorter, by chance",
@@ -185,6 +201,11 @@ pub(super) const KEYS: &[Key] = &[
         "when fewer than this share of the instances nearby, in percent, may take calls, those further away are used too; 0 to 100",
     ),
     key("routing.hedge_percentage", "how many calls may be sent to a second instance, in percent of all; 0 to 100"),
+    key(
+        "routing.calls_per_minute",
+        "how many calls a minute a service takes from all callers together; 0 for any number, to 1000000",
+    ),
+    key("routing.calls_burst", "how many of them may come at once; 1 to 100000"),
     Key {
         path: "routing.balancer",
         doc: "how an instance is picked",
@@ -193,6 +214,10 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "routing.trust_annotations",
         "whether the server's own `readOnlyHint` and `idempotentHint` are believed. Only then may a call whose outcome is unknown be repeated elsewhere",
+    ),
+    key(
+        "routing.session_affinity",
+        "whether the calls of one session of a host go to the same instance while that is up: for servers that remember who asked",
     ),
     key("routing.validate_arguments", "whether arguments are held against the tool's schema before anything is sent"),
     Key {
@@ -246,10 +271,18 @@ pub(super) const KEYS: &[Key] = &[
     key("limits.events_max", "how many past events can be replayed"),
     key("limits.groups_max", "how many groups there may be"),
     key("access.allow_stdio_registration", "whether services with a command may be registered over HTTP"),
+    key("access.calls_per_minute", "how many calls a minute each principal may make; 0 for any number, to 1000000"),
+    key("access.calls_burst", "how many of them may come at once; 1 to 100000"),
     key(
         "egress.allow",
         "loopback and private networks, such as 127.0.0.0/8, in which services may be that were registered over HTTP",
     ),
+    key(
+        "replicas.lease_ttl",
+        "how long one of several replicas that falls silent keeps the instances that it looks after",
+    ),
+    key("replicas.renew_interval", "how often a replica says that it is there; at most a third of the former"),
+    key("replicas.stale_after", "what is shown counts as stale when the store has not confirmed it for so long"),
     key("alerts.enabled", "whether anyone is told of a service that does not say otherwise"),
     key("alerts.source", "what messages say they come from, to tell several Machinas apart"),
     key("alerts.rules", "what is looked for"),
