@@ -17,6 +17,10 @@ const PROMPT_NOTICES: u32 = 8;
 /// How long a server must announce nothing to be believed at once again.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// The shortest time after which a list is taken to be out of date, whatever the
+/// server says.
+const FRESH_MIN: Duration = Duration::from_secs(30);
+
 /// How often notices of a change are given: after the first few, the gap doubles
 /// with each one, until the server was quiet.
 #[derive(Debug, Default)]
@@ -54,19 +58,37 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Events {
     changed: Notify,
+    /// When a list is out of date that the server gave a time.
+    stale: watch::Sender<Option<Instant>>,
     pace: Mutex<Pace>,
     closed: watch::Sender<Option<Error>>,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
-        Self { changed: Notify::new(), pace: Mutex::default(), closed: watch::Sender::new(None) }
+        Self {
+            changed: Notify::new(),
+            stale: watch::Sender::new(None),
+            pace: Mutex::default(),
+            closed: watch::Sender::new(None),
+        }
     }
 
     /// The definitions may have changed.
     pub(crate) fn change(&self) {
         self.pace().announce(Instant::now());
         self.changed.notify_one();
+    }
+
+    /// The lists are read anew.
+    pub(crate) fn listing(&self) {
+        self.stale.send_replace(None);
+    }
+
+    /// A list was read that holds for so long, as the server says.
+    pub(crate) fn fresh_for(&self, time: Duration) {
+        let until = Instant::now() + time.max(FRESH_MIN);
+        self.stale.send_modify(|stale| *stale = Some(stale.map_or(until, |stale| stale.min(until))));
     }
 
     /// The session is over. The first reason stands.
@@ -108,8 +130,27 @@ impl Events {
         if let Some(next) = next {
             sleep_until(next).await;
         }
-        self.changed.notified().await;
+        tokio::select! {
+            () = self.changed.notified() => {}
+            () = self.next_stale() => {}
+        }
         self.pace().notice(Instant::now());
+    }
+
+    /// Waits until a list is out of date; told once for all of them.
+    async fn next_stale(&self) {
+        let mut stale = self.stale.subscribe();
+        loop {
+            let until = *stale.borrow_and_update();
+            tokio::select! {
+                () = async { match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                } } => break,
+                _ = stale.changed() => {}
+            }
+        }
+        self.listing();
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -133,6 +174,21 @@ mod tests {
         assert!(timeout(GAPS.0 / 2, events.next()).await.is_err());
         assert!(matches!(events.next().await, Notice::DefinitionsChanged));
         assert!(timeout(GAPS.0 * 4, events.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_is_out_of_date_when_the_time_is_over_that_the_server_gave_it() {
+        let events = Events::new();
+        let begun = Instant::now();
+        events.fresh_for(Duration::from_secs(90));
+        events.fresh_for(Duration::from_millis(1));
+        events.fresh_for(Duration::from_secs(600));
+        assert!(matches!(events.next().await, Notice::DefinitionsChanged));
+        assert_eq!(begun.elapsed(), FRESH_MIN, "the list that holds for the shortest time counts, within reason");
+        assert!(timeout(QUIET * 60, events.next()).await.is_err(), "all lists are read again then");
+        events.fresh_for(Duration::from_secs(90));
+        events.change();
+        assert!(timeout(GAPS.0 * 2, events.next()).await.is_ok(), "what is announced comes first");
     }
 
     #[tokio::test(start_paused = true)]

@@ -267,7 +267,12 @@ fn changes_offered(capabilities: &Value) -> Option<Object> {
 
 impl Lister for McpSession {
     async fn list(&self, method: &'static str, params: Object) -> Result<Value> {
-        self.send(method, params, &CallContext::within(PAGE_TIMEOUT), Vec::new()).await
+        let page = self.send(method, params, &CallContext::within(PAGE_TIMEOUT), Vec::new()).await?;
+        // Zero is what servers say that give their lists no time.
+        if let Some(millis) = page["ttlMs"].as_u64().filter(|millis| *millis > 0) {
+            self.events.fresh_for(Duration::from_millis(millis));
+        }
+        Ok(page)
     }
 }
 
@@ -278,6 +283,7 @@ impl Session for McpSession {
     }
 
     async fn definitions(&self) -> Result<Definitions> {
+        self.events.listing();
         let definitions = list_all(self, &self.greeting).await?;
         if self.needs_param_headers() {
             let headers = definitions.tools.iter().filter_map(|tool| {

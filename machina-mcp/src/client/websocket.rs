@@ -18,6 +18,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use url::Url;
@@ -28,6 +29,9 @@ use super::http_link::not_received;
 use super::link::{shortened, unanswered};
 use super::secrets::Secrets;
 use super::status::{Refusal, retry_after};
+
+/// What a server says that is about to be gone, and not only this connection.
+const LEAVING: [CloseCode; 2] = [CloseCode::Away, CloseCode::Restart];
 
 /// How long a goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -87,9 +91,10 @@ async fn hear(stream: &mut SplitStream<Socket>, line: &Duplex) -> Error {
         match stream.next().await {
             Some(Ok(Message::Text(text))) => line.hear(text.as_bytes()),
             Some(Ok(Message::Close(frame))) => {
+                let leaves = frame.as_ref().is_some_and(|frame| LEAVING.contains(&frame.code));
                 let why = frame.map(|frame| format!(": {} {}", u16::from(frame.code), shortened(&frame.reason)));
                 let message = format!("the server closed the WebSocket{}", why.unwrap_or_default());
-                return unanswered(message, Phase::MaybeExecuted);
+                return unanswered(message, Phase::MaybeExecuted).with(|context| context.hard = leaves);
             }
             // A ping is answered by the frames themselves.
             Some(Ok(_)) => {}

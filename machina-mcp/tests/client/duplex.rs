@@ -144,7 +144,7 @@ async fn our_own_server_is_reached_in_both_eras_tells_of_changes_and_of_its_end(
         }
     };
     let error = timeout(PATIENCE, closed).await.unwrap();
-    assert!(error.message().contains("1012"), "{error}");
+    assert!(error.message().contains("1012") && error.context().hard, "it says that it is about to be gone: {error}");
 }
 
 #[tokio::test]
