@@ -1,6 +1,7 @@
 //! Puts a registry together: takes the trait objects, loads the store, starts
 //! the tasks.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -12,13 +13,18 @@ use crate::connect::Connector;
 use crate::core::Core;
 use crate::error::Result;
 use crate::event::Events;
+use crate::followed::NoCommands;
 use crate::health::{Guard, Inbox, Limits, Monitor, Patient, Prober, SessionProber, run};
 use crate::lease::LeaseTimers;
 use crate::machina::Machina;
 use crate::memory::MemoryStore;
+use crate::model::Endpoint;
+use crate::native::{NativeConnector, Natives};
 use crate::random::Random;
 use crate::recorder::{self, Recorder};
+use crate::replicas::{Freshness, Replicas};
 use crate::replies;
+use crate::scratch::Scratches;
 use crate::sessions::Sessions;
 use crate::store::Backend;
 use crate::tasks::Tasks;
@@ -36,6 +42,7 @@ pub struct Builder {
     index: Option<Arc<dyn ToolIndex>>,
     notifiers: Vec<Arc<dyn Notifier>>,
     unmonitored: bool,
+    is_follower: bool,
     random: Random,
 }
 
@@ -97,6 +104,17 @@ impl Builder {
         self
     }
 
+    /// The store belongs to another Machina, which this one follows: whatever is
+    /// written here is written from outside, heartbeats go there, and commands that
+    /// are declared there are started here only if
+    /// [`AccessConfig::allow_stdio_registration`](crate::AccessConfig::allow_stdio_registration)
+    /// says that commands may come from outside.
+    #[must_use]
+    pub fn following(mut self) -> Self {
+        self.is_follower = true;
+        self
+    }
+
     /// Has everything that is left to chance happen the same way again.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
@@ -117,14 +135,20 @@ impl Builder {
         self.config.validate()?;
         let alerts = Alerts::new(&self.config.alerts, self.notifiers)?;
         let backend = self.backend.unwrap_or_else(|| Backend::of(MemoryStore::default()));
-        let Backend { store, journal, replies } = backend;
+        let Backend { store, journal, replies, leases, scratch } = backend;
         let image = store.load().await?;
         let config = self.config;
         let (tasks, monitor_tasks) = (Tasks::new(), Tasks::new());
         let (notices, noticed) = Monitor::notices();
         let random = Arc::new(self.random);
         let close_timeout = config.sessions.close_timeout;
-        let sessions = Sessions::new(self.connectors, close_timeout, Arc::clone(&random), notices, tasks.clone());
+        let natives = Natives::new(self.connectors.iter().any(|one| one.handles(&Endpoint::InProcess)));
+        let mut connectors = self.connectors;
+        connectors.push(Arc::new(NativeConnector(natives.clone())));
+        if self.is_follower && !config.access.allow_stdio_registration {
+            connectors.insert(0, Arc::new(NoCommands));
+        }
+        let sessions = Sessions::new(connectors, close_timeout, Arc::clone(&random), notices, tasks.clone());
         let default_prober = || Arc::new(SessionProber::new(sessions.clone(), Arc::clone(&random))) as Arc<dyn Prober>;
         let (recorder, queue) = Recorder::new(&config.journal);
         let (monitor, commands) = Monitor::new();
@@ -135,11 +159,15 @@ impl Builder {
             store,
             journal: Arc::clone(&journal),
             replies: Arc::clone(&replies),
+            scratches: Scratches::new(scratch),
             recorder,
             prober: self.prober.unwrap_or_else(default_prober),
             sessions,
+            natives,
             monitor: monitor.clone(),
             leases: LeaseTimers::default(),
+            replicas: Replicas::new(leases),
+            freshness: Freshness::new(),
             events: Arc::new(Events::new(config.limits.events_max as usize)),
             index: self.index.unwrap_or_else(|| Arc::new(LexicalIndex::default())),
             alerts,
@@ -147,11 +175,13 @@ impl Builder {
             random,
             tasks: tasks.clone(),
             monitor_tasks: monitor_tasks.clone(),
+            is_follower: self.is_follower,
+            generation: AtomicU64::new(0),
             config,
         });
         core.restore(&image);
-        tasks.spawn("write journal", recorder::write(queue, Arc::clone(&journal)));
-        monitor_tasks.spawn("trim journal", recorder::trim(journal, core.config.journal.clone()));
+        tasks.spawn("write journal", recorder::write(queue, journal));
+        monitor_tasks.spawn("trim journal", recorder::trim(Arc::clone(&core)));
         monitor_tasks.spawn("trim replies", replies::trim(replies));
         monitor_tasks.spawn("stop idle processes", Arc::clone(&core).stop_idle());
         monitor_tasks.spawn("roll up probes", Arc::clone(&core).roll_up_daily());
@@ -165,7 +195,13 @@ impl Builder {
             monitor_tasks.spawn("watch itself", Arc::clone(&core).watch_itself());
             monitor_tasks.spawn("expire leases", Arc::clone(&core).expire_leases());
             monitor_tasks.spawn("alerts", Arc::clone(&core).tell_of_alerts());
-            core.watch_all().await;
+            if core.replicas.is_shared() {
+                monitor_tasks.spawn("hold shards", Arc::clone(&core).hold_shards());
+                monitor_tasks.spawn("tell others", Arc::clone(&core).keep_telling());
+                monitor_tasks.spawn("remind others", Arc::clone(&core).keep_reminding());
+            } else {
+                core.watch_all(|_| true).await;
+            }
         }
         Ok(Machina::of(Scoped { core, principal: Arc::new(Principal::system()) }))
     }

@@ -10,6 +10,7 @@ use crate::egress::EgressConfig;
 use crate::error::{Error, Problem, Result};
 use crate::model::{HealthConfig, RoutingConfig, SessionsConfig};
 use crate::parameters::{DAY, HOUR, between, count};
+use crate::replicas::ReplicasConfig;
 
 /// The configuration of the core. In TOML, each field is a table:
 ///
@@ -38,6 +39,8 @@ pub struct Config {
     pub egress: EgressConfig,
     /// Who is told of what, and when.
     pub alerts: AlertsConfig,
+    /// How the processes that share a store divide the work.
+    pub replicas: ReplicasConfig,
 }
 
 /// How much history is kept.
@@ -53,13 +56,16 @@ pub struct JournalConfig {
     /// How many entries of each kind are kept, whatever their age; for samples
     /// and transitions, of each instance.
     pub entries_max: u64,
+    /// How many samples are kept of all instances together. Each has an equal
+    /// share, and at least 20.
+    pub samples_max: u64,
     /// How many entries may wait to be written; more are dropped and counted.
     pub queue_max: u32,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { keep: DAY * 90, keep_samples: DAY, entries_max: 100_000, queue_max: 10_000 }
+        Self { keep: DAY * 90, keep_samples: DAY, entries_max: 100_000, samples_max: 1_000_000, queue_max: 10_000 }
     }
 }
 
@@ -86,13 +92,23 @@ impl Default for LimitsConfig {
 }
 
 /// What those outside the process may do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
     /// Whether they may register instances that are commands: whoever can do
     /// that can run any program as the user that runs Machina. Also lets them
     /// register endpoints with placeholders, which read its environment.
     pub allow_stdio_registration: bool,
+    /// How many calls a minute each principal may make; 0 for any number.
+    pub calls_per_minute: u32,
+    /// How many of them may come at once.
+    pub calls_burst: u32,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self { allow_stdio_registration: false, calls_per_minute: 0, calls_burst: 60 }
+    }
 }
 
 impl Config {
@@ -106,6 +122,7 @@ impl Config {
         self.routing.check(&mut problems);
         self.sessions.check(&mut problems);
         self.alerts.check(&mut problems);
+        self.replicas.check(&mut problems);
         for (field, value) in [("journal.keep", self.journal.keep), ("journal.keep_samples", self.journal.keep_samples)]
         {
             between(field, Some(value), HOUR, DAY * 3650, &mut problems);
@@ -121,8 +138,15 @@ impl Config {
         for (field, value, most) in counts {
             count(field, Some(value), 1, most, &mut problems);
         }
-        if self.journal.entries_max == 0 {
-            problems.push(Problem { field: "journal.entries_max".into(), detail: "must be at least 1, is 0".into() });
+        count("access.calls_per_minute", Some(self.access.calls_per_minute), 0, 1_000_000, &mut problems);
+        count("access.calls_burst", Some(self.access.calls_burst), 1, 100_000, &mut problems);
+        let journal = &self.journal;
+        for (field, value) in
+            [("journal.entries_max", journal.entries_max), ("journal.samples_max", journal.samples_max)]
+        {
+            if value == 0 {
+                problems.push(Problem { field: field.into(), detail: "must be at least 1, is 0".into() });
+            }
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::invalid_fields(problems)) }
     }

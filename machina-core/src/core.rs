@@ -1,26 +1,34 @@
 //! The shared state behind every handle: the current view, and the few ways in
 //! which it changes.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 use crate::alerts::Alerts;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{EventKind, Events};
 use crate::health::{Command, Guard, Monitor, Prober};
 use crate::lease::LeaseTimers;
 use crate::model::{Definitions, Endpoint, InstanceId, Revision, Service};
+use crate::native::Natives;
 use crate::random::Random;
 use crate::recorder::Recorder;
+use crate::replicas::{Freshness, Replicas};
 use crate::replies::Replies;
+use crate::scratch::Scratches;
 use crate::sessions::Sessions;
-use crate::store::{Batch, Change, Changes, Image, Journal, Precondition, Store};
+use crate::store::{Batch, Change, Journal, Precondition, Store};
 use crate::tasks::Tasks;
 use crate::tool_index::ToolIndex;
 use crate::view::{Delta, ServiceView, View};
+
+/// How long a store that several replicas share may take to commit a batch.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything that the handles of one registry share.
 #[derive(Debug)]
@@ -34,11 +42,16 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) replies: Arc<dyn Replies>,
+    pub(crate) scratches: Scratches,
     pub(crate) recorder: Recorder,
     pub(crate) sessions: Sessions,
+    /// The functions of this process.
+    pub(crate) natives: Natives,
     pub(crate) prober: Arc<dyn Prober>,
     pub(crate) monitor: Monitor,
     pub(crate) leases: LeaseTimers,
+    pub(crate) replicas: Replicas,
+    pub(crate) freshness: Freshness,
     pub(crate) events: Arc<Events>,
     pub(crate) index: Arc<dyn ToolIndex>,
     pub(crate) alerts: Alerts,
@@ -48,6 +61,10 @@ pub(crate) struct Core {
     pub(crate) tasks: Tasks,
     /// What watches the instances and the store; ends before the sessions do.
     pub(crate) monitor_tasks: Tasks,
+    /// Whether the store belongs to another Machina.
+    pub(crate) is_follower: bool,
+    /// How often everything was begun or done to be read anew from the store.
+    pub(crate) generation: AtomicU64,
 }
 
 impl Core {
@@ -55,11 +72,12 @@ impl Core {
         self.view.load_full()
     }
 
-    /// Makes the next view and swaps it in; returns the one before and it.
+    /// Makes the next view and swaps it in; returns the one before and it. Without
+    /// a revision it stands where that one stood.
     pub(crate) fn swap(&self, revision: Option<Revision>, deltas: &[Delta]) -> (Arc<View>, Arc<View>) {
         let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.view.load_full();
-        let revision = revision.unwrap_or(before.revision()).max(before.revision());
+        let revision = revision.unwrap_or(before.revision());
         let next = Arc::new(before.next(revision, deltas, &self.config));
         self.view.store(Arc::clone(&next));
         (before, next)
@@ -98,7 +116,7 @@ impl Core {
                         self.events.publish(revision, Some(new.service().name().clone()), kind);
                     }
                 }
-                Delta::Health { .. } => {}
+                Delta::Health { .. } | Delta::Reported { .. } | Delta::Seen(_) => {}
                 Delta::PutGroup(group) => {
                     let group = group.name().clone();
                     self.events.publish(revision, None, EventKind::GroupChanged { group });
@@ -108,21 +126,23 @@ impl Core {
                 }
             }
         }
+        self.told(deltas);
     }
 
     /// Lets the instances be reached that the next view will have.
-    fn admit(&self, deltas: &[Delta]) {
+    pub(crate) fn admit(&self, deltas: &[Delta]) {
         for delta in deltas {
             if let Delta::Put(service) = delta {
                 let parameters = self.config.sessions.under(&service.spec.session_policy);
                 let processes =
                     probed(service).into_iter().map(|id| (id, is_process(service, id).then_some(parameters)));
                 self.sessions.admit(processes);
+                self.replicas.keep(&in_process(service));
             }
         }
     }
 
-    fn index_tools(&self, old: Option<&Arc<ServiceView>>, new: Option<&Arc<ServiceView>>) {
+    pub(crate) fn index_tools(&self, old: Option<&Arc<ServiceView>>, new: Option<&Arc<ServiceView>>) {
         if let Some(old) = old
             && new.is_none_or(|new| new.service().name() != old.service().name())
         {
@@ -143,10 +163,11 @@ impl Core {
         for instance in before.iter().filter(|id| !after.contains(id)) {
             self.monitor.tell(Command::Unwatch(*instance)).await;
             self.guard.forget(*instance);
+            self.replicas.let_go(*instance);
             self.sessions.dismiss(*instance, patience);
         }
         for instance in after {
-            if !before.contains(&instance) {
+            if !before.contains(&instance) && self.replicas.owns(instance) {
                 self.monitor.tell(Command::Watch { instance, delay: Duration::ZERO }).await;
             }
         }
@@ -159,7 +180,7 @@ impl Core {
         instance: InstanceId,
         definitions: Definitions,
     ) -> Result<()> {
-        let _committing = self.committing.lock().await;
+        let _committing = self.turn_to_commit().await?;
         let view = self.view();
         let Some((_, seen)) = view.by_id(service.id).and_then(|view| view.instance(instance)) else { return Ok(()) };
         if seen.definitions.as_ref().is_some_and(|known| known.same_as(&definitions)) {
@@ -167,8 +188,10 @@ impl Core {
         }
         let definitions = Arc::new(definitions);
         let service = service.id;
+        let Some(charge) = self.replicas.charge(instance) else { return Ok(()) };
+        let held = self.replicas.condition(charge);
         let batch = Batch {
-            preconditions: vec![Precondition::Exists(service)],
+            preconditions: [Precondition::Exists(service)].into_iter().chain(held).collect(),
             changes: vec![Change::PutDefinitions { service, instance, definitions: Arc::clone(&definitions) }],
             entries: Vec::new(),
         };
@@ -176,103 +199,29 @@ impl Core {
         Ok(())
     }
 
+    /// A store that several replicas share may be out of reach.
+    async fn ask_store_to_commit(&self, batch: &Batch) -> Result<Revision> {
+        if !self.replicas.is_shared() {
+            return self.store.commit(batch).await;
+        }
+        let committed = tokio::time::timeout(COMMIT_PATIENCE, self.store.commit(batch)).await;
+        committed.unwrap_or_else(|_| {
+            let what = "whether it has taken the change is not known: read it again";
+            Err(Error::unavailable(format!("the store did not answer within {COMMIT_PATIENCE:?}; {what}")))
+        })
+    }
+
     /// Commits a batch and shows it to readers. The caller holds `committing`.
     pub(crate) async fn commit(&self, batch: &Batch, deltas: Vec<Delta>) -> Result<Revision> {
-        let revision = self.store.commit(batch).await?;
+        let begun = Instant::now();
+        let revision = self.ask_store_to_commit(batch).await?;
         if revision == self.view.load().revision().next() {
+            self.freshness.is_current(begun);
             self.publish(revision, &stamped(deltas, revision)).await;
         } else {
             self.catch_up().await?;
         }
         Ok(revision)
-    }
-
-    /// Reads what others have committed since the current view. The caller holds
-    /// `committing`.
-    pub(crate) async fn catch_up(&self) -> Result<()> {
-        let after = self.view.load().revision();
-        match self.store.changes(after).await? {
-            Changes::Tail(tail) => {
-                let mut tail = tail.into_iter().peekable();
-                while let Some((revision, change)) = tail.next() {
-                    let mut deltas = vec![delta(change)];
-                    while let Some((_, change)) = tail.next_if(|(next, _)| *next == revision) {
-                        deltas.push(delta(change));
-                    }
-                    self.publish(revision, &deltas).await;
-                }
-            }
-            Changes::Reload => {
-                let image = self.store.load().await?;
-                let deltas = self.replacing(&image);
-                self.publish(image.revision, &deltas).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the first view out of what the store holds. Nothing happened, so
-    /// there are no events.
-    pub(crate) fn restore(&self, image: &Image) {
-        let deltas = self.replacing(image);
-        self.admit(&deltas);
-        let (_, view) = self.swap(Some(image.revision), &deltas);
-        self.events.begin(image.revision);
-        for service in view.services() {
-            self.keep_leases(service);
-            self.index_tools(None, Some(service));
-        }
-    }
-
-    /// The changes that turn the current view into `image`.
-    fn replacing(&self, image: &Image) -> Vec<Delta> {
-        let view = self.view();
-        let kept: std::collections::HashSet<_> = image.services.iter().map(|service| service.id).collect();
-        let gone = view.services().map(|view| view.service().id).filter(|id| !kept.contains(id)).map(Delta::Delete);
-        let mut deltas: Vec<Delta> = gone.collect();
-        let dropped = view.groups().filter(|known| !image.groups.iter().any(|group| group.name() == known.name()));
-        deltas.extend(dropped.map(|group| Delta::DeleteGroup(group.name().clone())));
-        let changed = image.groups.iter().filter(|group| view.group(group.name().as_str()) != Some(group));
-        deltas.extend(changed.cloned().map(Delta::PutGroup));
-        for service in &image.services {
-            deltas.push(Delta::Put(Arc::clone(service)));
-            for instance in &service.spec.instances {
-                if let Some(definitions) = image.definitions.get(&instance.id) {
-                    let (service, instance) = (service.id, instance.id);
-                    deltas.push(Delta::Definitions { service, instance, definitions: Arc::clone(definitions) });
-                }
-            }
-        }
-        deltas
-    }
-
-    /// Follows what others commit to the store; runs until cancelled.
-    pub(crate) async fn follow(self: Arc<Self>) {
-        loop {
-            let followed = match self.store.changed().await {
-                Ok(()) => {
-                    let _committing = self.committing.lock().await;
-                    self.catch_up().await
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = followed {
-                tracing::warn!(%error, "the store could not be followed");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-}
-
-fn delta(change: Change) -> Delta {
-    match change {
-        Change::PutService(service) => Delta::Put(service),
-        Change::DeleteService { id, .. } => Delta::Delete(id),
-        Change::PutDefinitions { service, instance, definitions } => {
-            Delta::Definitions { service, instance, definitions }
-        }
-        Change::PutGroup(group) => Delta::PutGroup(group),
-        Change::DeleteGroup(name) => Delta::DeleteGroup(name),
     }
 }
 
@@ -294,6 +243,12 @@ fn probed(service: &Service) -> Vec<InstanceId> {
         return Vec::new();
     }
     let instances = service.spec.instances.iter().filter(|instance| instance.admin_state.is_probed());
+    instances.map(|instance| instance.id).collect()
+}
+
+/// The instances of a service that are a part of whatever program looks at them.
+fn in_process(service: &Service) -> Vec<InstanceId> {
+    let instances = service.spec.instances.iter().filter(|instance| instance.endpoint == Endpoint::InProcess);
     instances.map(|instance| instance.id).collect()
 }
 

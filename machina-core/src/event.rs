@@ -204,10 +204,25 @@ impl Events {
         }
     }
 
+    /// What tells this stream from those of other processes.
+    pub(crate) const fn stream(&self) -> u64 {
+        self.stream
+    }
+
     /// The stream begins at this revision.
     pub(crate) fn begin(&self, revision: Revision) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         (ring.floor, ring.revision) = (revision, revision);
+    }
+
+    /// What readers saw so far is of another past than what they see from this
+    /// revision on: each of them is told to resync.
+    pub(crate) fn restart(&self, revision: Revision) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.events.clear();
+        ring.next += 1;
+        (ring.floor, ring.revision) = (revision, revision);
+        self.newest.send_replace(ring.next - 1);
     }
 
     pub(crate) fn publish(&self, revision: Revision, service: Option<ServiceName>, kind: EventKind) {

@@ -324,16 +324,23 @@ impl Core {
         for (instance, seen) in old.instances() {
             if new.is_none_or(|new| new.instance(instance.id).is_none()) {
                 self.roll_up(old.service().name(), instance.id, seen);
+                if !self.replicas.owns(instance.id) {
+                    continue;
+                }
                 self.lose_sight(old.service().name(), instance.id, seen, "the instance was removed");
             }
         }
     }
 
-    /// Says in the journal that nobody looks at any instance from now on.
+    /// Says in the journal that nobody looks at any instance from now on, unless
+    /// another replica does.
     pub(crate) fn lose_sight_of_all(&self) {
         for view in self.view().services() {
             for (instance, seen) in view.instances() {
                 self.roll_up(view.service().name(), instance.id, seen);
+                if !self.replicas.is_last() {
+                    continue;
+                }
                 self.lose_sight(view.service().name(), instance.id, seen, "the registry was closed");
             }
         }

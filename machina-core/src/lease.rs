@@ -2,8 +2,10 @@
 //! heartbeats come. One that falls silent expires, and is removed a while later;
 //! a declared instance has no lease and never expires.
 //!
-//! Heartbeats are not written to the store: after a restart each lease begins
-//! anew. Decides nothing about health: that is [`step`](crate::health::step).
+//! After a restart each lease begins anew. Where several replicas share a store,
+//! any of them takes heartbeats, the others are told through the store, and the
+//! one that looks after the instance says that its lease has run out. Decides
+//! nothing about health: that is [`step`](crate::health::step).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,15 +18,19 @@ use tokio::time::Instant;
 
 use crate::access::{Principal, Role, Scoped};
 use crate::cell::LeaseLook;
+use crate::clock;
 use crate::core::Core;
 use crate::error::Result;
 use crate::health::{CALLS_PATIENCE, HealthState, Reason, ReasonCode};
 use crate::model::{InstanceId, Revision, ServiceName};
-use crate::view::ServiceView;
+use crate::view::{InstanceView, ServiceView};
 use crate::write::Mutation;
 
 /// When the removal of an instance is tried again that did not succeed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// When a lease is looked at again that another replica looks after.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The lease of an instance, as it stands after a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +81,15 @@ impl LeaseClock {
     /// The instance was heard of.
     pub(crate) fn renew(&mut self, now: Instant, at: Timestamp) {
         *self = Self { renewed: now, renewed_at: at, heard: true, ..*self };
+    }
+
+    /// Someone else heard of the instance then; says whether that is news.
+    pub(crate) fn hear(&mut self, renewed: Instant, at: Timestamp) -> bool {
+        let news = renewed > self.renewed && !(self.heard && self.renewed_at == at);
+        if news {
+            self.renew(renewed, at);
+        }
+        news
     }
 
     /// The same lease with another duration.
@@ -177,8 +192,12 @@ impl LeaseTimers {
 impl Core {
     /// Begins, changes or ends the leases of a service as it is declared now.
     pub(crate) fn keep_leases(&self, service: &ServiceView) {
+        if self.is_follower {
+            // Heartbeats go to the Machina that is followed, and so does the end of who sends none.
+            return;
+        }
         for (instance, seen) in service.instances() {
-            let recorded = seen.cell.set_lease(instance.lease_ttl);
+            let recorded = seen.cell.set_lease(instance.lease_ttl, self.replicas.owns(instance.id));
             if let Some(until) = seen.cell.lease_until() {
                 self.leases.arm(instance.id, until);
             }
@@ -201,16 +220,23 @@ impl Core {
     /// The instance was heard of; returns its lease, if it has one.
     pub(crate) fn renew_lease(&self, service: &ServiceView, instance: InstanceId) -> Option<Lease> {
         let (_, seen) = service.instance(instance)?;
-        let (lease, recorded) = seen.cell.renew()?;
-        if let Some(recorded) = recorded {
+        let lease = seen.cell.renew()?;
+        self.replicas.outbox.heard(instance, clock::now());
+        self.heard_of(service, instance, seen, lease.until());
+        Some(lease.lease())
+    }
+
+    /// The instance was heard of, here or elsewhere, so that its lease lasts until
+    /// then: if it had run out, the instance is back.
+    pub(crate) fn heard_of(&self, service: &ServiceView, instance: InstanceId, seen: &InstanceView, until: Instant) {
+        if self.replicas.owns(instance)
+            && let Some(recorded) = seen.cell.come_back()
+        {
             self.publish_health(service, instance, recorded);
             self.monitor.hint(instance);
         }
         // While it was expired its timer stood at its removal.
-        if let Some(until) = seen.cell.lease_until() {
-            self.leases.arm(instance, until);
-        }
-        Some(lease)
+        self.leases.arm(instance, until);
     }
 
     /// Looks at each lease when it runs out; runs until cancelled.
@@ -229,6 +255,9 @@ impl Core {
         let view = self.view();
         let service = view.owner(instance)?;
         let (_, seen) = service.instance(instance)?;
+        if !self.replicas.owns(instance) {
+            return seen.cell.lease_until().map(|until| until.max(Instant::now() + LOOK_AGAIN));
+        }
         match seen.cell.look_at_lease(self.config.health.expired_retention) {
             LeaseLook::None => None,
             LeaseLook::Until(at) => Some(at),

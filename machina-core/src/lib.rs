@@ -29,9 +29,11 @@ mod clock;
 mod config;
 mod connect;
 mod core;
+mod delta;
 mod egress;
 mod error;
 mod event;
+mod followed;
 mod health;
 mod history;
 pub mod json;
@@ -39,17 +41,21 @@ mod lease;
 mod machina;
 mod memory;
 mod model;
+mod native;
 mod offered;
 mod parameters;
 mod query;
 mod quiet;
 mod random;
 mod recorder;
+mod replicas;
 mod replies;
 mod report;
 mod rollup;
 mod route;
+mod scratch;
 mod sessions;
+mod shards;
 mod statistics;
 mod store;
 mod tasks;
@@ -69,7 +75,9 @@ pub use builder::Builder;
 pub use change_log::ChangeLog;
 pub use clock::now;
 pub use config::{AccessConfig, Config, JournalConfig, LimitsConfig};
-pub use connect::{CallContext, Connector, Era, LOG_LEVEL, LogSink, Notice, Progress, ProgressSink, Session, Target};
+pub use connect::{
+    CallContext, Carried, Connector, Era, LOG_LEVEL, LogSink, Notice, Progress, ProgressSink, Session, Target,
+};
 pub use egress::{Barred, EgressConfig, Network, Reach};
 pub use error::{Error, ErrorContext, ErrorKind, Outcome, Phase, Problem, Result};
 pub use event::{Event, EventCursor, EventFeed, EventKind, EventStream, Next};
@@ -89,21 +97,28 @@ pub use model::{
     ServiceSpec, SessionParameters, SessionPolicy, SessionsConfig, StartPolicy, StdioEndpoint, Tag, TimeLimit, Tool,
     ToolCall, ToolHints, ToolMode, ToolName, ToolPattern, ToolPrefix, ToolResult, UrlEndpoint,
 };
+#[cfg(any(test, feature = "builtin"))]
+pub use native::Builtin;
+pub use native::{NativeFunction, NativeService, NativeTool};
 pub use offered::{OfferedTool, QuarantinedTool};
 pub use query::{Order, Page, Query};
 pub use quiet::quietly;
+pub use replicas::{ReplicaStanding, ReplicasConfig, StoreStanding};
 pub use replies::{
-    Answer, Begun, Claim, Keep, MemoryReplies, Replied, Replies, Reply, ReplyKey, ReplyProgress, RequestHash,
+    Answer, Begun, Claim, Keep, MemoryReplies, Remembered, Replied, Replies, Reply, ReplyKey, ReplyProgress,
+    RequestHash,
 };
 pub use report::{HealthReport, InstanceHealth, Overview, ServiceHealth, ServiceReport, ToolReport, WithheldTool};
 pub use route::{
     Attempt, Balancer, BreakerState, CallKey, CallOptions, CallReport, Candidacy, Candidate, Decision, Explanation,
     Failure, LeastOutstanding, Locality, PeakEwma, RoundRobin, Standing, UpstreamRequest, WeightedRandom, decide,
 };
+pub use scratch::{Admission, MemoryScratch, Rate, Scratch};
+pub use shards::{Held, Leases, ReplicaId, SHARDS, ShardLease, shard_of};
 pub use statistics::{CallStatistics, DURATION_BOUNDS, InstanceStatistics, ServiceStatistics};
 pub use store::{
     Backend, Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition,
-    Retention, Store, What,
+    Retention, Seen, Store, What,
 };
 pub use tasks::{Attached, Tasks};
 pub use tool_index::{Hit, LexicalIndex, ToolIndex};

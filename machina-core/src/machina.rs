@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::EventStream;
 use crate::model::{AdminState, GroupSpec, InstanceId, Revision, ServiceName, ServiceSpec, ToolCall};
 use crate::query::{Page, Query};
+use crate::replicas::StoreStanding;
 use crate::report::{ServiceHealth, ServiceReport, ToolReport};
 use crate::route::{CallOptions, CallReport, Explanation};
 use crate::store::{JournalPage, JournalQuery};
@@ -327,7 +328,15 @@ impl Machina {
         self.system.journal(query).await
     }
 
-    /// Whether it can serve: the store answers, and nobody has closed it.
+    /// How what readers see stands to the store.
+    #[must_use]
+    pub fn standing(&self) -> StoreStanding {
+        self.system.core.standing()
+    }
+
+    /// Whether it can serve: the store answers, and nobody has closed it. One of
+    /// several replicas goes on serving what it knows though the store does not
+    /// answer: see [`Machina::standing`].
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable), saying why not.
@@ -335,6 +344,9 @@ impl Machina {
         let core = &self.system.core;
         if core.monitor_tasks.is_cancelled() {
             return Err(Error::unavailable("the registry is closing"));
+        }
+        if core.replicas.is_shared() {
+            return Ok(());
         }
         let asked = core.store.changes(core.view.load().revision());
         match tokio::time::timeout(STORE_PATIENCE, asked).await {
@@ -356,6 +368,7 @@ impl Machina {
     pub async fn close(&self) {
         let core = &self.system.core;
         core.monitor_tasks.close(core.config.sessions.close_timeout).await;
+        core.retire().await;
         core.sessions.close().await;
         let patience = core.config.sessions.close_timeout;
         core.lose_sight_of_all();

@@ -1,20 +1,31 @@
 //! A store and journal that keep everything in this process and forget it with
 //! the process: for tests, for trying things out, and for hosts that declare
-//! their services anew at each start. It refuses to grow without limit.
+//! their services anew at each start. It refuses to grow without limit. Several
+//! registries in one process may share it, as replicas do.
+
+mod shards;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use imbl::OrdMap;
+use jiff::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::change_log::ChangeLog;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::model::{Definitions, Group, GroupName, InstanceId, Revision, Service, ServiceId, ServiceName};
+use crate::shards::{Held, Leases, ReplicaId, ShardLease};
 use crate::store::{
-    Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition, Retention, Store,
+    Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition, Retention, Seen,
+    Store,
 };
+
+use self::shards::Shards;
 
 /// Keeps everything in memory: the last 1,024 changes, the last 10,000 journal
 /// entries of each kind.
@@ -30,6 +41,7 @@ struct Inner {
     log: ChangeLog,
     journal: BTreeMap<EntryKind, VecDeque<(i64, Entry)>>,
     last_entry: i64,
+    shards: Shards,
 }
 
 /// Cheap to clone: a commit works on a copy and swaps it in.
@@ -40,6 +52,8 @@ struct State {
     owners: OrdMap<InstanceId, ServiceId>,
     definitions: OrdMap<InstanceId, Arc<Definitions>>,
     groups: OrdMap<GroupName, Arc<Group>>,
+    health: OrdMap<InstanceId, Arc<Health>>,
+    heartbeats: OrdMap<InstanceId, Timestamp>,
 }
 
 impl MemoryStore {
@@ -50,7 +64,8 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         let log = ChangeLog::new(Revision::ZERO, ChangeLog::CHANGES_MAX);
-        let inner = Inner { state: State::default(), log, journal: BTreeMap::new(), last_entry: 0 };
+        let (state, journal, shards) = (State::default(), BTreeMap::new(), Shards::new());
+        let inner = Inner { state, log, journal, last_entry: 0, shards };
         Self { inner: Mutex::new(inner), committed: Notify::new() }
     }
 
@@ -66,6 +81,8 @@ impl MemoryStore {
         image.services.iter().try_for_each(|service| inner.state.put(Arc::clone(service)))?;
         inner.state.definitions.extend(image.definitions.clone());
         inner.state.groups.extend(image.groups.iter().map(|group| (group.name().clone(), Arc::clone(group))));
+        inner.state.health.extend(image.health.clone());
+        inner.state.heartbeats.extend(image.heartbeats.clone());
         inner.log = ChangeLog::new(image.revision, ChangeLog::CHANGES_MAX);
         drop(inner);
         Ok(store)
@@ -110,7 +127,10 @@ impl State {
                 }
                 Some(_) => Ok(()),
             },
-            Precondition::Absent(_) | Precondition::Exists(_) | Precondition::GroupAbsent(_) => Ok(()),
+            Precondition::Holds { .. }
+            | Precondition::Absent(_)
+            | Precondition::Exists(_)
+            | Precondition::GroupAbsent(_) => Ok(()),
         }
     }
 
@@ -124,9 +144,7 @@ impl State {
             }
             Change::DeleteService { id, .. } => self.remove(*id),
             Change::PutDefinitions { service, instance, definitions } => {
-                if self.owners.get(instance) != Some(service) {
-                    return Err(Error::conflict(format!("service {service} has no instance {instance}")));
-                }
+                self.check_owner(*service, *instance)?;
                 self.definitions.insert(*instance, Arc::clone(definitions));
             }
             Change::PutGroup(group) => {
@@ -135,8 +153,35 @@ impl State {
                 return Ok(Change::PutGroup(group));
             }
             Change::DeleteGroup(name) => drop(self.groups.remove(name)),
+            Change::PutHealth { service, instance, health } => {
+                self.check_owner(*service, *instance)?;
+                self.health.insert(*instance, Arc::clone(health));
+            }
+            Change::Seen(all) => all.iter().for_each(|seen| self.see(seen)),
         }
         Ok(change.clone())
+    }
+
+    fn check_owner(&self, service: ServiceId, instance: InstanceId) -> Result<()> {
+        if self.owners.get(&instance) == Some(&service) {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("service {service} has no instance {instance}")))
+    }
+
+    fn see(&mut self, seen: &Seen) {
+        if !self.owners.contains_key(&seen.instance) {
+            return;
+        }
+        if let Some(health) = self.health.get_mut(&seen.instance)
+            && seen.last_check > health.last_check
+        {
+            Arc::make_mut(health).last_check = seen.last_check;
+        }
+        if let Some(at) = seen.heartbeat {
+            let latest = self.heartbeats.entry(seen.instance).or_insert(at);
+            *latest = at.max(*latest);
+        }
     }
 
     fn put(&mut self, service: Arc<Service>) -> Result<()> {
@@ -151,8 +196,7 @@ impl State {
         if let Some(before) = self.services.get(&service.id).cloned() {
             self.ids.remove(before.name());
             for gone in before.spec.instances.iter().filter(|instance| !instances.contains(&instance.id)) {
-                self.owners.remove(&gone.id);
-                self.definitions.remove(&gone.id);
+                self.forget(gone.id);
             }
         }
         self.owners.extend(instances.into_iter().map(|instance| (instance, service.id)));
@@ -164,10 +208,14 @@ impl State {
     fn remove(&mut self, id: ServiceId) {
         let Some(service) = self.services.remove(&id) else { return };
         self.ids.remove(service.name());
-        for instance in &service.spec.instances {
-            self.owners.remove(&instance.id);
-            self.definitions.remove(&instance.id);
-        }
+        service.spec.instances.iter().for_each(|instance| self.forget(instance.id));
+    }
+
+    fn forget(&mut self, instance: InstanceId) {
+        self.owners.remove(&instance);
+        self.definitions.remove(&instance);
+        self.health.remove(&instance);
+        self.heartbeats.remove(&instance);
     }
 }
 
@@ -176,6 +224,16 @@ fn name_is_taken(name: &ServiceName) -> Error {
 }
 
 impl Inner {
+    fn check(&self, precondition: &Precondition) -> Result<()> {
+        let Precondition::Holds { shard, replica, epoch } = *precondition else {
+            return self.state.check(precondition);
+        };
+        if self.shards.holds(replica, ShardLease { shard, epoch }, Instant::now()) {
+            return Ok(());
+        }
+        Err(Error::conflict(format!("replica {replica} does not hold shard {shard} at epoch {epoch}")))
+    }
+
     fn append(&mut self, entries: &[Entry]) {
         for entry in entries {
             self.last_entry += 1;
@@ -198,14 +256,21 @@ impl Store for MemoryStore {
         };
         let services = state.services.values().cloned().collect();
         let groups = state.groups.values().cloned().collect();
-        Ok(Image { revision, services, definitions: state.definitions.into_iter().collect(), groups })
+        Ok(Image {
+            revision,
+            services,
+            definitions: state.definitions.into_iter().collect(),
+            groups,
+            health: state.health.into_iter().collect(),
+            heartbeats: state.heartbeats.into_iter().collect(),
+        })
     }
 
     async fn commit(&self, batch: &Batch) -> Result<Revision> {
         let revision = {
             let mut inner = self.lock();
+            batch.preconditions.iter().try_for_each(|precondition| inner.check(precondition))?;
             let mut state = inner.state.clone();
-            batch.preconditions.iter().try_for_each(|precondition| state.check(precondition))?;
             let revision = inner.log.latest().next();
             let changes: Vec<Change> =
                 batch.changes.iter().map(|change| state.apply(change, revision)).collect::<Result<_>>()?;
@@ -278,12 +343,37 @@ impl Journal for MemoryStore {
     }
 }
 
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Leases for MemoryStore {
+    async fn hold(&self, replica: ReplicaId, ttl: Duration) -> Result<Held> {
+        Ok(self.lock().shards.hold(replica, ttl, Instant::now()))
+    }
+
+    async fn release(&self, replica: ReplicaId) -> Result<()> {
+        self.lock().shards.release(replica);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Backend;
 
     crate::store_suite!(Backend::of(MemoryStore::new()));
+
+    mod shared {
+        use super::*;
+
+        fn shared() -> Backend {
+            let store = Arc::new(MemoryStore::new());
+            let backend = Backend { store: store.clone(), journal: store.clone(), ..Backend::of(MemoryStore::new()) };
+            backend.shared(store)
+        }
+
+        crate::leases_suite!(shared());
+    }
 
     #[tokio::test]
     async fn the_journal_is_bounded() {

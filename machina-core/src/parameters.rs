@@ -91,6 +91,14 @@ macro_rules! parameters {
         }
 
         impl $config {
+            /// What each setting of this table is that a service may set for itself: its
+            /// path, and a sentence.
+            pub const SETTINGS: &'static [(&'static str, &'static str)] = &[
+                $((concat!($section, ".", stringify!($d)), concat!($($dd),+)),)*
+                $((concat!($section, ".", stringify!($c)), concat!($($cd),+)),)*
+                $((concat!($section, ".", stringify!($w)), concat!($($wd),+)),)*
+            ];
+
             /// Appends a problem for every parameter that is out of its range.
             fn check_ranges(&self, problems: &mut Vec<crate::error::Problem>) {
                 $(crate::parameters::between(

@@ -13,8 +13,11 @@ use serde_json::Value;
 
 use crate::alerts::{Alert, AlertMessageKind};
 use crate::error::Result;
+use crate::health::Health;
 use crate::model::{Definitions, Group, GroupName, InstanceId, Revision, Service, ServiceId, ServiceName};
 use crate::replies::{MemoryReplies, Replies};
+use crate::scratch::Scratch;
+use crate::shards::{Leases, ReplicaId};
 
 /// One change of a [`Batch`].
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +45,31 @@ pub enum Change {
     PutGroup(Arc<Group>),
     /// The group is gone.
     DeleteGroup(GroupName),
+    /// The replica that looks after an instance reports this of its health. Only
+    /// replicas that share a store write it.
+    PutHealth {
+        /// The service the instance belongs to.
+        service: ServiceId,
+        /// The instance.
+        instance: InstanceId,
+        /// Its health.
+        health: Arc<Health>,
+    },
+    /// Instances were last seen then. Only replicas that share a store write it.
+    Seen(Arc<[Seen]>),
+}
+
+/// When an instance was last seen. Of two times the later counts, so these may be
+/// committed in any order; of an instance that is not declared it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The instance.
+    pub instance: InstanceId,
+    /// When it was last checked: the [`Health::last_check`] that was put for it is
+    /// at least this, if any was.
+    pub last_check: Option<Timestamp>,
+    /// When the last heartbeat of it came, to any replica.
+    pub heartbeat: Option<Timestamp>,
 }
 
 /// What must be true for a batch to be committed.
@@ -57,6 +85,15 @@ pub enum Precondition {
     GroupAbsent(GroupName),
     /// The group exists and was last changed by this revision.
     GroupAtRevision(GroupName, Revision),
+    /// The replica holds the shard at this epoch, now and by the store's clock.
+    Holds {
+        /// The shard.
+        shard: u16,
+        /// The replica.
+        replica: ReplicaId,
+        /// The epoch.
+        epoch: u64,
+    },
 }
 
 /// Changes that are committed together or not at all.
@@ -81,6 +118,11 @@ pub struct Image {
     pub definitions: BTreeMap<InstanceId, Arc<Definitions>>,
     /// Every group.
     pub groups: Vec<Arc<Group>>,
+    /// The health of each instance as the replica said that looks after it; empty
+    /// where replicas do not share the store.
+    pub health: BTreeMap<InstanceId, Arc<Health>>,
+    /// When the last heartbeat of an instance came, as far as it was committed.
+    pub heartbeats: BTreeMap<InstanceId, Timestamp>,
 }
 
 /// What happened after a revision.
@@ -129,7 +171,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// nothing has changed then.
     async fn commit(&self, batch: &Batch) -> Result<Revision>;
 
-    /// What was committed after `after`, in order.
+    /// What was committed after `after`, in order. A store whose whole content was
+    /// replaced since this process loaded it (by an older backup, say: another
+    /// generation) says reload, whatever the revision.
     async fn changes(&self, after: Revision) -> Result<Changes>;
 
     /// Waits until something may have been committed by someone else. A hint:
@@ -348,6 +392,12 @@ pub struct Backend {
     pub journal: Arc<dyn Journal>,
     /// Remembers what was answered.
     pub replies: Arc<dyn Replies>,
+    /// Shares the instances out among the replicas that use the store; `None`
+    /// where one process has it to itself, and looks after everything.
+    pub leases: Option<Arc<dyn Leases>>,
+    /// Where replicas count calls and keep answers together; `None` where each does
+    /// so by itself.
+    pub scratch: Option<Arc<dyn Scratch>>,
 }
 
 impl Backend {
@@ -355,13 +405,26 @@ impl Backend {
     /// was answered.
     pub fn of<T: Store + Journal>(both: T) -> Self {
         let both = Arc::new(both);
-        Self { store: both.clone(), journal: both, replies: Arc::new(MemoryReplies::new()) }
+        Self {
+            store: both.clone(),
+            journal: both,
+            replies: Arc::new(MemoryReplies::new()),
+            leases: None,
+            scratch: None,
+        }
     }
 
     /// A back-end that is store, journal and replies in one.
     pub fn whole<T: Store + Journal + Replies>(all: T) -> Self {
         let all = Arc::new(all);
-        Self { store: all.clone(), journal: all.clone(), replies: all }
+        Self { store: all.clone(), journal: all.clone(), replies: all, leases: None, scratch: None }
+    }
+
+    /// The same for one of several replicas that share its store.
+    #[must_use]
+    pub fn shared(mut self, leases: Arc<dyn Leases>) -> Self {
+        self.leases = Some(leases);
+        self
     }
 }
 

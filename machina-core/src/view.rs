@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::catalog::Catalog;
 use crate::cell::Cell;
 use crate::config::Config;
+pub(crate) use crate::delta::Delta;
 use crate::egress::Reach;
 use crate::error::Result;
 use crate::health::{Health, HealthState, ReasonCode, Status};
@@ -54,25 +55,6 @@ pub struct InstanceView {
     pub(crate) cell: Arc<Cell>,
 }
 
-/// A change from one view to the next.
-#[derive(Debug, Clone)]
-pub(crate) enum Delta {
-    Put(Arc<Service>),
-    Delete(ServiceId),
-    Definitions {
-        service: ServiceId,
-        instance: InstanceId,
-        definitions: Arc<Definitions>,
-    },
-    /// The health of an instance, as its cell has it now.
-    Health {
-        service: ServiceId,
-        instance: InstanceId,
-    },
-    PutGroup(Arc<Group>),
-    DeleteGroup(GroupName),
-}
-
 /// The whole registry at one moment. Cheap to keep, never changes.
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -99,6 +81,8 @@ impl View {
                 Delta::Health { service, instance } => catalog.change(*service, |view| view.refresh(*instance)),
                 Delta::PutGroup(group) => drop(groups.insert(group.name().clone(), Arc::clone(group))),
                 Delta::DeleteGroup(name) => drop(groups.remove(name)),
+                // The cells take these over; then the health changes.
+                Delta::Reported { .. } | Delta::Seen(_) => {}
             }
         }
         Self { revision, catalog, groups }
@@ -279,13 +263,14 @@ impl ServiceView {
     }
 
     /// Whether every instance is decided, or nobody looks at it: the operator
-    /// said so, or it waits for its first call as `start` has it.
+    /// said so, it waits for its first call as `start` has it, or is elsewhere.
     #[must_use]
     pub fn is_settled(&self, start: StartPolicy) -> bool {
         let rests = |instance: &Instance, seen: &InstanceView| {
             let waits = start == StartPolicy::Lazy && matches!(instance.endpoint, Endpoint::Stdio(_));
             let waits = waits && !self.keeps_warm(instance.id);
-            !instance.admin_state.is_probed() || (waits && seen.definitions.is_some())
+            let elsewhere = seen.health.reason.code == ReasonCode::Elsewhere;
+            elsewhere || !instance.admin_state.is_probed() || (waits && seen.definitions.is_some())
         };
         let settled =
             |(instance, seen): (&Instance, &InstanceView)| !seen.health.state.is_undecided() || rests(instance, seen);

@@ -334,13 +334,13 @@ impl Planner<'_> {
 }
 
 /// What is remembered of a service that goes, for those who could see it.
-fn parting(spec: &ServiceSpec) -> Value {
+pub(crate) fn parting(spec: &ServiceSpec) -> Value {
     json!({ "version": spec.version, "tenant": spec.tenant })
 }
 
 /// Marks the instances that this change from outside reaches in another way than
 /// before; the others stay what they were.
-fn mark_outside(before: &Service, spec: &mut ServiceSpec) {
+pub(crate) fn mark_outside(before: &Service, spec: &mut ServiceSpec) {
     for instance in &mut spec.instances {
         let same = before.instance(instance.id).filter(|known| known.endpoint == instance.endpoint);
         instance.from_outside = same.is_none_or(|known| known.from_outside);
@@ -350,7 +350,7 @@ fn mark_outside(before: &Service, spec: &mut ServiceSpec) {
 /// Gives an instance that is reached in another way a new identity: what was
 /// seen of the old one says nothing about it. What a process is started with
 /// is part of how it is reached.
-fn renew_changed(before: &Service, spec: &mut ServiceSpec) {
+pub(crate) fn renew_changed(before: &Service, spec: &mut ServiceSpec) {
     let same_env = before.spec.env == spec.env;
     for instance in &mut spec.instances {
         let known = before.instance(instance.id).map(|known| &known.endpoint);
@@ -362,7 +362,7 @@ fn renew_changed(before: &Service, spec: &mut ServiceSpec) {
 }
 
 /// Why the operator says something else than before, where that is said.
-fn new_reason(before: &ServiceSpec, after: &ServiceSpec) -> Option<String> {
+pub(crate) fn new_reason(before: &ServiceSpec, after: &ServiceSpec) -> Option<String> {
     let instances = after.instances.iter().map(|one| {
         let known = before.instances.iter().find(|known| known.id == one.id);
         (known.and_then(|known| known.admin_reason.as_ref()), one.admin_reason.as_ref())
@@ -379,7 +379,7 @@ fn shown(instance: &crate::model::Instance) -> Value {
 
 /// The names of the fields that differ; a changed secret is named too, and
 /// never shown.
-fn changed_fields(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
+pub(crate) fn changed_fields(before: &ServiceSpec, after: &ServiceSpec) -> Vec<String> {
     let (old, new) = (serde_json::to_value(before), serde_json::to_value(after));
     let (Ok(Value::Object(old)), Ok(Value::Object(new))) = (old, new) else { return Vec::new() };
     let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();

@@ -123,7 +123,7 @@ impl Scoped {
 
     async fn commit_group(&self, change: GroupChange) -> Result<Revision> {
         self.principal.require(Role::Admin, "change groups")?;
-        let _committing = self.core.committing.lock().await;
+        let _committing = self.core.turn_to_commit().await?;
         let view = self.core.view();
         let planned = match change {
             GroupChange::Put { spec, expected, create_only } => self.plan_put(&view, spec, expected, create_only)?,

@@ -23,9 +23,14 @@ impl Scoped {
     /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such service or
     /// instance (any more): register again. [`Invalid`](crate::ErrorKind::Invalid)
     /// for `instance` left out where it must be named;
-    /// [`Forbidden`](crate::ErrorKind::Forbidden) unless the principal may call tools.
+    /// [`Forbidden`](crate::ErrorKind::Forbidden) unless the principal may call tools;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the registry follows
+    /// another one.
     pub fn heartbeat(&self, service: &str, instance: Option<InstanceId>) -> Result<Heartbeat> {
         self.principal.require(Role::Developer, "send heartbeats")?;
+        if self.core.is_follower {
+            return Err(Error::unsupported("this Machina follows another one: heartbeats go there"));
+        }
         let view = self.service(service)?;
         let instance = match instance {
             Some(id) if view.instance(id).is_none() => {

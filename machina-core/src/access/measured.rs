@@ -6,6 +6,7 @@ use super::principal::Role;
 use super::scoped::Scoped;
 use crate::alerts::AlertCounts;
 use crate::error::{Error, Result};
+use crate::replicas::StoreStanding;
 use crate::view::View;
 
 /// A registry at one moment, for those who measure it. What its services and
@@ -22,6 +23,8 @@ pub struct Measured {
     /// Whether soft failures take no instance down at the moment, because so many
     /// fail at once.
     pub self_preservation: bool,
+    /// How what readers see stands to the store.
+    pub standing: StoreStanding,
     /// The alerts that fire, and what channels were told.
     pub alerts: AlertCounts,
 }
@@ -42,6 +45,7 @@ impl Scoped {
             sessions: self.core.sessions.open_count(),
             dropped_journal_entries: self.core.recorder.dropped(),
             self_preservation: self.core.guard.holds(),
+            standing: self.core.standing(),
             alerts: self.core.alerts.counts(),
         })
     }

@@ -11,7 +11,9 @@ use crate::error::{Outcome, Result};
 use crate::health::Observation;
 use crate::machina::Router;
 use crate::model::{InstanceId, ToolCall};
-use crate::route::{CallKey, CallOptions, CallReport, Carried, Explanation, Route, UpstreamRequest, carry, explain};
+use crate::route::{
+    CallKey, CallOptions, CallReport, Carried, Explanation, Recall, Route, UpstreamRequest, carry, explain,
+};
 use crate::statistics::CallOutcome;
 use crate::store::{Entry, What};
 use crate::view::ServiceView;
@@ -33,8 +35,9 @@ impl Scoped {
         options.validate()?;
         request.validate()?;
         let view = self.service(service)?;
+        self.admit(&view).await?;
         let observe = |instance, observation| self.core.observe_call(&view, instance, observation);
-        let hint = |instance| self.core.monitor.hint(instance);
+        let hint = |instance| self.core.look_at(instance);
         let carried = carry(&self.route(&view, &observe, &hint), request, options).await?;
         Ok(carried.answer)
     }
@@ -47,6 +50,33 @@ impl Scoped {
     ) -> Route<'a> {
         let core = &self.core;
         Route { view, sessions: &core.sessions, config: &core.config, key: key(view.next_call()), observe, hint }
+    }
+
+    /// The answer to a call: one that is kept, or that of an instance.
+    async fn answer(
+        &self,
+        view: &ServiceView,
+        request: &ToolCall,
+        options: &CallOptions,
+        started: tokio::time::Instant,
+    ) -> Result<CallReport> {
+        check_arguments(view, request)?;
+        let (core, tenant) = (&self.core, self.principal.tenant.as_deref());
+        let recall = Recall::of(view, tenant, request, options);
+        if let Some(recall) = &recall
+            && let Some(kept) = Box::pin(recall.find(&core.scratches, started)).await
+        {
+            return Ok(kept);
+        }
+        let observe = |instance, observation| core.observe_call(view, instance, observation);
+        let hint = |instance| core.look_at(instance);
+        let carried = carry(&self.route(view, &observe, &hint), request, options).await?;
+        let Carried { answer, instance, attempts, duration_ms } = carried;
+        let report = CallReport { result: answer, instance, attempts, duration_ms, age_ms: None };
+        if let Some(recall) = &recall {
+            Box::pin(recall.keep(&core.scratches, &report)).await;
+        }
+        Ok(report)
     }
 
     /// The service and tool of a call, as far as the principal may see them.
@@ -93,25 +123,14 @@ impl Router for Scoped {
         self.principal.require(Role::Developer, "call tools")?;
         options.validate()?;
         let view = self.routed(request.service.as_str(), Some(request.tool.as_str()))?;
+        self.admit(&view).await?;
         let started = tokio::time::Instant::now();
-        let core = &self.core;
-        let observe = |instance, observation| core.observe_call(&view, instance, observation);
-        let hint = |instance| core.monitor.hint(instance);
-        let carried = match check_arguments(&view, request) {
-            Ok(()) => carry(&self.route(&view, &observe, &hint), request, options).await,
-            Err(error) => Err(error),
-        };
-        let outcome = carried.map(|Carried { answer, instance, attempts, duration_ms }| CallReport {
-            result: answer,
-            instance,
-            attempts,
-            duration_ms,
-        });
+        let outcome = self.answer(&view, request, options, started).await;
         self.record_call(request, started, &outcome);
         if !options.cancelled.is_cancelled() {
             count(&view, request, started.elapsed(), &outcome);
         }
-        outcome.inspect_err(|error| core.doubt_definitions(&view, error))
+        outcome.inspect_err(|error| self.core.doubt_definitions(&view, error))
     }
 }
 

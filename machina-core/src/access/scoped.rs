@@ -123,13 +123,14 @@ impl Scoped {
     async fn commit(&self, mutations: Vec<Mutation>) -> Result<Applied<Arc<ServiceView>>> {
         self.principal.require(Role::Admin, "change services")?;
         let core = &self.core;
-        let _committing = core.committing.lock().await;
+        let _committing = core.turn_to_commit().await?;
         mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
         let before = core.view();
         let registered = registered(&mutations);
-        let plan = plan(&before, mutations, &self.principal, &core.config.limits)?;
-        refuse_new_commands(&before, &plan.deltas, &self.principal, &core.config.access)?;
-        refuse_unreachable(&before, &plan.deltas, &self.principal, &core.config.egress)?;
+        let principal = self.acting();
+        let plan = plan(&before, mutations, &principal, &core.config.limits)?;
+        refuse_new_commands(&before, &plan.deltas, &principal, &core.config.access)?;
+        refuse_unreachable(&before, &plan.deltas, &principal, &core.config.egress)?;
         let revision = if plan.batch.changes.is_empty() {
             before.revision()
         } else {
@@ -140,6 +141,13 @@ impl Scoped {
         let applied = Applied { revision, services };
         self.heard_of(&registered, &applied);
         Ok(applied)
+    }
+
+    /// The principal as the store sees it: to a Machina that is followed, whoever
+    /// acts here acts from outside.
+    fn acting(&self) -> Principal {
+        let principal = Principal::clone(&self.principal);
+        if self.core.is_follower { principal.remote() } else { principal }
     }
 
     fn may_write(&self, mutation: &Mutation) -> Result<()> {

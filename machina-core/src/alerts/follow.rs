@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::alert::Alert;
@@ -134,8 +135,24 @@ async fn tried(channel: &Channel, config: &AlertsConfig) -> ChannelTest {
 }
 
 impl Core {
-    /// Follows what happens and says what is worth saying, until cancelled.
+    /// Follows what happens and says what is worth saying, until cancelled. Of
+    /// several replicas one says it, and the others know what it would say; whoever
+    /// begins to goes on where the one before has stopped.
     pub(crate) async fn tell_of_alerts(self: Arc<Self>) {
+        loop {
+            let tells = self.replicas.tells_people();
+            let over = CancellationToken::new();
+            let _over = over.clone().drop_guard();
+            tokio::select! {
+                () = self.follow_alerts(tells.then_some(&over)) => {}
+                () = self.replicas.until_another_tells_people(tells) => {}
+            }
+        }
+    }
+
+    /// Follows what happens, and tells the channels, if any are to be told, until
+    /// `over` is cancelled.
+    async fn follow_alerts(self: &Arc<Self>, over: Option<&CancellationToken>) {
         let config = &self.config.alerts;
         let mut events = self.events.subscribe();
         let recalled = memory::recall(&*self.journal, clock::now()).await.unwrap_or_else(|error| {
@@ -147,7 +164,9 @@ impl Core {
         self.look_at_all(&mut engine);
         // Before the channels begin: to them, what is not on the board is over.
         self.alerts.board.send_replace(engine.board().clone());
-        self.start_channels(recalled);
+        if let Some(over) = over {
+            self.start_channels(recalled, over);
+        }
         loop {
             self.alerts.board.send_replace(engine.board().clone());
             tokio::select! {
@@ -161,7 +180,7 @@ impl Core {
         }
     }
 
-    fn start_channels(self: &Arc<Self>, mut recalled: Recalled) {
+    fn start_channels(self: &Arc<Self>, mut recalled: Recalled, over: &CancellationToken) {
         let begun = Instant::now();
         let names: Arc<[String]> = self.alerts.channels.iter().map(|channel| channel.settings.name.clone()).collect();
         for channel in &self.alerts.channels {
@@ -169,6 +188,13 @@ impl Core {
             outlet.restore(recalled.remove(&channel.settings.name).unwrap_or_default(), begun);
             let board = self.alerts.board.subscribe();
             let telling = Arc::clone(channel).run(Arc::clone(self), outlet, board);
+            let over = over.clone();
+            let telling = async move {
+                tokio::select! {
+                    () = over.cancelled() => {}
+                    () = telling => {}
+                }
+            };
             self.monitor_tasks.spawn("alert channel", telling);
         }
     }

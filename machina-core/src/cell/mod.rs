@@ -5,6 +5,7 @@
 //! is copied into the next view.
 
 mod observed;
+mod shared;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +15,10 @@ use tokio::time::Instant;
 
 use self::observed::Observed;
 pub(crate) use self::observed::{Circumstances, Flapping, Recorded};
+pub(crate) use self::shared::age;
 use crate::clock;
 use crate::health::{Evidence, Health, HealthEvent, HealthState, Observation, ProbeOutcome, Reason, probe_delay};
-use crate::lease::{Lease, LeaseClock};
+use crate::lease::LeaseClock;
 use crate::model::HealthParameters;
 use crate::route::RouteCell;
 use crate::statistics::InstanceCounters;
@@ -134,30 +136,34 @@ impl Cell {
         self.observed().turn(&HealthEvent::Starting, Reason::default())
     }
 
+    /// Nothing can be known of the instance from this process, for this reason:
+    /// returns what readers see of that, if they saw something else before.
+    pub(crate) fn elsewhere(&self, reason: Reason) -> Option<Recorded> {
+        self.observed().elsewhere(self.ticket(), reason)
+    }
+
     /// The instance is declared with this lease, or without one. A lease that it
-    /// did not have begins; without one, an expired instance is back.
-    pub(crate) fn set_lease(&self, ttl: Option<Duration>) -> Option<Recorded> {
+    /// did not have begins; without one, an expired instance is back, if that is
+    /// for this process to say.
+    pub(crate) fn set_lease(&self, ttl: Option<Duration>, in_charge: bool) -> Option<Recorded> {
         let mut observed = self.observed();
         observed.lease = match (ttl, observed.lease) {
             (Some(ttl), Some(lease)) => Some(lease.lasting(ttl)),
             (Some(ttl), None) => Some(LeaseClock::start(ttl, Instant::now(), clock::now())),
             (None, _) => None,
         };
-        if observed.lease.is_some() {
+        if observed.lease.is_some() || !in_charge {
             return None;
         }
         observed.turn(&HealthEvent::Returned { sequence: self.ticket() }, Reason::default())
     }
 
-    /// The instance was heard of: its lease begins anew, and if it had run out,
-    /// the instance is back. `None` when it has no lease.
-    pub(crate) fn renew(&self) -> Option<(Lease, Option<Recorded>)> {
+    /// The instance was heard of: its lease begins anew. `None` when it has none.
+    pub(crate) fn renew(&self) -> Option<LeaseClock> {
         let mut observed = self.observed();
         let lease = observed.lease.as_mut()?;
         lease.renew(Instant::now(), clock::now());
-        let lease = lease.lease();
-        let recorded = observed.turn(&HealthEvent::Returned { sequence: self.ticket() }, Reason::default());
-        Some((lease, recorded))
+        Some(*lease)
     }
 
     /// Whether the lease has run out by now, and what is to be done about it.

@@ -29,6 +29,8 @@ pub(super) struct Observed {
     pub(super) slow_start: Option<SlowStart>,
     /// Of an instance that registered itself.
     pub(super) lease: Option<LeaseClock>,
+    /// The health that the store has, where replicas share one.
+    pub(super) shared: Option<Arc<Health>>,
 }
 
 /// What came of recording an observation.
@@ -78,6 +80,7 @@ impl Observed {
             joins: false,
             slow_start: None,
             lease: None,
+            shared: None,
         }
     }
 
@@ -108,6 +111,18 @@ impl Observed {
         effects.transition?;
         self.enter(self.machine.state, reason);
         Arc::make_mut(&mut self.health).consecutive_failures = self.machine.soft;
+        Some(self.recorded(effects, true))
+    }
+
+    /// Nothing can be known of it from here, for this reason.
+    pub(super) fn elsewhere(&mut self, sequence: u64, reason: Reason) -> Option<Recorded> {
+        let effects = self.step(&HealthEvent::Elsewhere { sequence }, Instant::now());
+        if effects.transition.is_none() && (self.machine.state != HealthState::Unknown || self.health.reason == reason)
+        {
+            return None;
+        }
+        self.enter(self.machine.state, reason);
+        Arc::make_mut(&mut self.health).consecutive_failures = 0;
         Some(self.recorded(effects, true))
     }
 

@@ -44,6 +44,10 @@ impl Patient for Core {
         if !service.service().spec.admin_state.is_probed() || !declared.admin_state.is_probed() {
             return None;
         }
+        if !self.replicas.owns(instance) {
+            // About to be unwatched, or watched again when the leases are renewed.
+            return Some(seen.cell.probe_delay());
+        }
         self.pass_time(service, instance, seen);
         if let Some(wait) = self.sessions.restart_wait(instance) {
             return Some(wait);
@@ -83,7 +87,8 @@ impl Patient for Core {
 }
 
 impl Core {
-    /// Probes an instance once and takes what was seen into account.
+    /// Probes an instance once and takes what was seen into account; only for
+    /// routing, where another replica looks after it.
     pub(crate) async fn probe(&self, instance: InstanceId) {
         let view = self.view();
         let Some(service) = view.owner(instance) else { return };
@@ -94,8 +99,18 @@ impl Core {
         let index = service.instances().position(|(declared, _)| declared.id == instance);
         let target = index.and_then(|index| target(service, index, seen));
         let Some(mut target) = target else { return };
-        let cell = &seen.cell;
-        if let Some(recorded) = cell.starting() {
+        let (cell, charge) = (&seen.cell, self.replicas.charge(instance));
+        if let Some(reason) = self.absence(&target.service, &target.instance.endpoint) {
+            if charge.is_some()
+                && let Some(recorded) = cell.elsewhere(reason)
+            {
+                self.publish_health(service, instance, recorded);
+            }
+            return;
+        }
+        if charge.is_some()
+            && let Some(recorded) = cell.starting()
+        {
             self.publish_health(service, instance, recorded);
         }
         let (plan, refused) = self.plan(service, seen);
@@ -115,6 +130,7 @@ impl Core {
         if observation.outcome != ProbeOutcome::Inconclusive {
             cell.routing.probed(is_pass(&observation), Instant::now(), &service.routing, self.random.unit());
         }
+        let Some(charge) = charge else { return };
         if is_pass(&observation) && cell.definitions_are_due(list_every(&plan)) {
             observation = self.list(service, seen, &target, observation).await;
         }
@@ -123,8 +139,28 @@ impl Core {
         {
             observation = Observation { outcome: ProbeOutcome::Degraded, message: why, ..observation };
         }
+        if self.replicas.charge(instance) != Some(charge) {
+            let why = "the lease was lost during the probe".to_owned();
+            observation = Observation { outcome: ProbeOutcome::Inconclusive, message: why, ..observation };
+        }
         self.sampled(service, instance, &observation);
         self.observe(service, instance, sequence, observation);
+    }
+
+    /// Looks at an instance out of turn: for the breaker too, where another replica
+    /// looks after it.
+    pub(crate) fn look_at(self: &Arc<Self>, instance: InstanceId) {
+        if self.replicas.owns(instance) {
+            self.monitor.hint(instance);
+            return;
+        }
+        let view = self.view();
+        let Some((_, seen)) = view.owner(instance).and_then(|service| service.instance(instance)) else { return };
+        if seen.cell.is_unprobed_for(HINT_WINDOW) {
+            seen.cell.probing();
+            let core = Arc::clone(self);
+            drop(self.monitor_tasks.spawn("probe for routing", async move { core.probe(instance).await }));
+        }
     }
 
     /// What a probe of an instance looks at, and why it does not look at all that

@@ -33,6 +33,6 @@ pub use reported::{Health, HealthState, Reason, ReasonCode, Status};
 pub(crate) use restart::{CrashLoop, Restarts};
 pub(crate) use slow_start::SlowStart;
 pub use state::Evidence;
-pub(crate) use state::{Effects, HealthEvent, Machine, probe_delay, step};
+pub(crate) use state::{Effects, HealthEvent, Machine, Told, probe_delay, step};
 pub(crate) use turns::Limits;
 pub(crate) use uptime::Uptime;

@@ -8,7 +8,8 @@ use foldhash::quality::FixedState;
 
 use super::monitor::Command;
 use crate::core::Core;
-use crate::model::InstanceId;
+use crate::model::{Instance, InstanceId};
+use crate::view::InstanceView;
 
 /// A few instances are not spread over the whole interval: so far apart on
 /// average is far enough.
@@ -24,19 +25,33 @@ fn phase(instance: InstanceId, epoch: u64, interval: Duration) -> Duration {
     interval.mul_f64(share(hash >> 32) * 0.1f64.mul_add(share(hash), 0.9))
 }
 
+/// Whether it was seen before, here or by another replica.
+fn is_known(seen: &InstanceView) -> bool {
+    seen.definitions.is_some() || seen.cell.shared().is_some()
+}
+
+/// Within which time an instance has its first probe. One that another replica
+/// looked after until now has not been probed for a while.
+fn turn(seen: &InstanceView) -> Duration {
+    match seen.cell.shared() {
+        Some(_) => seen.cell.probe_delay() / 2,
+        None => seen.cell.parameters().interval,
+    }
+}
+
 impl Core {
-    /// Watches every instance that is loaded: those that were never seen at
-    /// once, the others each at its moment.
-    pub(crate) async fn watch_all(&self) {
+    /// Watches every one of these instances: those that were never seen at once,
+    /// the others each at its moment.
+    pub(crate) async fn watch_all(&self, these: impl Fn(InstanceId) -> bool) {
         let (view, epoch) = (self.view(), self.random.any());
-        let known =
-            view.services().flat_map(|service| service.instances()).filter(|(_, seen)| seen.definitions.is_some());
+        let all = view.services().flat_map(|service| service.instances());
+        let known = all.filter(|(instance, seen)| these(instance.id) && is_known(seen));
         let spread = APART.saturating_mul(u32::try_from(known.count()).unwrap_or(u32::MAX));
         for service in view.services().filter(|service| service.service().spec.admin_state.is_probed()) {
-            for (instance, seen) in service.instances().filter(|(instance, _)| instance.admin_state.is_probed()) {
-                let within = seen.cell.parameters().interval.min(spread);
-                let known = seen.definitions.is_some();
-                let delay = if known { phase(instance.id, epoch, within) } else { Duration::ZERO };
+            let these = |instance: &Instance| instance.admin_state.is_probed() && these(instance.id);
+            for (instance, seen) in service.instances().filter(|(instance, _)| these(instance)) {
+                let within = turn(seen).min(spread);
+                let delay = if is_known(seen) { phase(instance.id, epoch, within) } else { Duration::ZERO };
                 self.monitor.tell(Command::Watch { instance: instance.id, delay }).await;
             }
         }

@@ -9,14 +9,18 @@ use crate::cell::{Circumstances, Flapping, Recorded};
 use crate::clock;
 use crate::core::Core;
 use crate::event::EventKind;
-use crate::model::{Endpoint, InstanceId};
+use crate::model::{Endpoint, InstanceId, ServiceId, ServiceName};
 use crate::store::{Entry, What};
-use crate::view::{Delta, InstanceView, ServiceView};
+use crate::view::{Delta, InstanceView, ServiceView, View};
 
 impl Core {
     /// Takes an observation of an instance into account.
     pub(crate) fn observe(&self, view: &ServiceView, instance: InstanceId, sequence: u64, observation: Observation) {
         let Some((declared, seen)) = view.instance(instance) else { return };
+        if !self.replicas.owns(instance) {
+            // It is for another replica to say how it is.
+            return;
+        }
         let failed = matches!(observation.outcome, ProbeOutcome::Fail { .. });
         let crash_loop = if failed { self.sessions.crash_loop(instance) } else { None };
         let soft = observation.outcome == ProbeOutcome::Fail { hard: false };
@@ -59,27 +63,57 @@ impl Core {
         }
     }
 
-    /// Shows readers the health of an instance, and says what changed.
+    /// Shows everyone the health of an instance that this process looks after, and
+    /// writes down what changed.
     pub(crate) fn publish_health(&self, view: &ServiceView, instance: InstanceId, recorded: Recorded) {
-        let service = view.service();
-        let (_, next) = self.swap(None, &[Delta::Health { service: service.id, instance }]);
-        view.traffic.health_changed();
-        let Some(service) = next.by_id(service.id).map(|view| view.service()) else { return };
-        let publish = |kind| self.events.publish(next.revision(), Some(service.name().clone()), kind);
+        let Some(name) = self.show_health(view, instance, &recorded) else { return };
+        let shared = view.instance(instance).and_then(|(_, seen)| seen.cell.shared());
+        let same = shared.is_some_and(|shared| shared.reason.code == recorded.health.reason.code);
+        if recorded.transition.is_some() || recorded.flapping.is_some() || !same {
+            self.replicas.outbox.changed(instance);
+        }
         if let Some((from, to)) = recorded.transition {
-            let reason = recorded.health.reason.clone();
-            tracing::info!(service = %service.name(), %instance, from = from.as_str(), to = to.as_str(),
-                reason = %reason.message, "health changed");
             self.recorder.record(Entry {
                 at: recorded.health.since,
-                service: Some(service.name().clone()),
+                service: Some(name),
                 instance: Some(instance),
                 what: What::Transition {
                     from: from.as_str().to_owned(),
                     to: to.as_str().to_owned(),
-                    reason: reason.message.clone(),
+                    reason: recorded.health.reason.message.clone(),
                 },
             });
+        }
+    }
+
+    /// Shows readers here the health of an instance, and says what changed; returns
+    /// the name of its service, if that is still there.
+    pub(crate) fn show_health(
+        &self,
+        view: &ServiceView,
+        instance: InstanceId,
+        recorded: &Recorded,
+    ) -> Option<ServiceName> {
+        let service = view.service().id;
+        let (_, next) = self.swap(None, &[Delta::Health { service, instance }]);
+        view.traffic.health_changed();
+        self.announce_health(&next, service, instance, recorded)
+    }
+
+    /// Says what changed about the health of an instance.
+    pub(crate) fn announce_health(
+        &self,
+        view: &View,
+        service: ServiceId,
+        instance: InstanceId,
+        recorded: &Recorded,
+    ) -> Option<ServiceName> {
+        let service = view.by_id(service)?.service();
+        let publish = |kind| self.events.publish(view.revision(), Some(service.name().clone()), kind);
+        if let Some((from, to)) = recorded.transition {
+            let reason = recorded.health.reason.clone();
+            tracing::info!(service = %service.name(), %instance, from = from.as_str(), to = to.as_str(),
+                reason = %reason.message, "health changed");
             publish(EventKind::HealthChanged { instance, from, to, reason });
         }
         match recorded.flapping {
@@ -90,6 +124,7 @@ impl Core {
             Some(Flapping::Ended) => publish(EventKind::FlappingEnded { instance }),
             None => {}
         }
+        Some(service.name().clone())
     }
 
     /// Writes a sample of a probe into the journal.

@@ -151,6 +151,8 @@ pub enum ReasonCode {
     Down,
     /// Its heartbeats have stopped.
     Expired,
+    /// It is a part of another program, and cannot be looked at from this process.
+    Elsewhere,
 }
 
 /// Why the state is what it is.

@@ -58,8 +58,30 @@ pub(crate) enum HealthEvent {
         /// The order, as in [`Evidence`].
         sequence: u64,
     },
+    /// What there was of it in this process is there no more, or never was: from
+    /// here nothing can be known of it. Evidence up to this number is of before.
+    Elsewhere {
+        /// The order, as in [`Evidence`].
+        sequence: u64,
+    },
+    /// The replica that looks after the instance says how it is.
+    Told(Told),
     /// Nothing but time has passed.
     TimePassed,
+}
+
+/// What another replica says of an instance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Told {
+    /// The order, as in [`Evidence`]: evidence up to this number is of before.
+    pub(crate) sequence: u64,
+    pub(crate) state: HealthState,
+    /// Failures in a row.
+    pub(crate) failures: u32,
+    /// Whether it is certainly down.
+    pub(crate) hard: bool,
+    /// Since when it is in the state.
+    pub(crate) since: Instant,
 }
 
 /// What follows from a step.
@@ -150,6 +172,18 @@ pub(crate) fn step(machine: &mut Machine, event: &HealthEvent, now: Instant, par
             }
             returns
         }
+        HealthEvent::Elsewhere { sequence } => {
+            let leaves = !matches!(machine.state, HealthState::Unknown | HealthState::Expired);
+            if leaves {
+                let newest = machine.newest.max(*sequence);
+                *machine = Machine { newest, ..Machine::new(now, parameters) };
+            }
+            leaves
+        }
+        HealthEvent::Told(told) => {
+            take_over(machine, told, now, parameters);
+            true
+        }
         HealthEvent::Observed { evidence, frozen, crash_loop } => {
             observe(machine, evidence, (*frozen, *crash_loop), now, parameters)
         }
@@ -167,6 +201,23 @@ pub(crate) fn step(machine: &mut Machine, event: &HealthEvent, now: Instant, par
         applied,
         flapping: (flapped != flaps).then_some(flaps),
         wedged: applied && soft && fallen && matches!(after, HealthState::Unhealthy | HealthState::CrashLoop),
+    }
+}
+
+/// Stands where the other stood, as far as that can be told: on from there it goes
+/// as if the evidence had been this machine's own.
+fn take_over(machine: &mut Machine, told: &Told, now: Instant, parameters: &HealthParameters) {
+    let was_up = machine.state.is_up();
+    machine.newest = machine.newest.max(told.sequence);
+    machine.soft = told.failures;
+    machine.passes = u32::from(told.state == HealthState::Recovering);
+    machine.rise = if told.hard || machine.state == HealthState::Unknown { 1 } else { parameters.success_threshold };
+    if machine.state != told.state {
+        (machine.state, machine.entered) = (told.state, told.since.min(now));
+    }
+    machine.flaps.pass_time(now, parameters);
+    if was_up && !machine.state.is_up() {
+        machine.flaps.went_down(now, parameters);
     }
 }
 

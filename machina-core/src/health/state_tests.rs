@@ -236,3 +236,16 @@ fn one_that_stays_silent_is_wedged_again_and_again() {
     let mut starting = Run::new();
     assert_eq!(wedged(&mut starting), [false; 12], "it may still be starting");
 }
+
+#[test]
+fn what_is_elsewhere_is_unknown_whatever_was_seen_before() {
+    let mut run = Run::new();
+    run.states(&[PASS, SOFT, HARD]);
+    run.sequence += 1;
+    let leaves = HealthEvent::Elsewhere { sequence: run.sequence };
+    let effects = step(&mut run.machine, &leaves, run.now, &PARAMETERS);
+    assert_eq!(effects.transition, Some((HealthState::Unhealthy, HealthState::Unknown)));
+    assert_eq!(step(&mut run.machine, &leaves, run.now, &PARAMETERS).transition, None);
+    assert!(!run.see_at(HARD, run.sequence).applied, "it is evidence of before");
+    assert_eq!(run.states(&[PASS]), [HealthState::Healthy], "it is as new");
+}

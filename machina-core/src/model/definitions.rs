@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tool::Tool;
+use crate::error::{Error, Result};
+
+/// How many tools, prompts, resources and templates one instance may publish, each.
+const ENTRIES_MAX: usize = 1_000;
+
+/// How long one of them may be, in bytes of JSON.
+const ENTRY_BYTES_MAX: usize = 64 * 1024;
 
 /// A tool definition that was not accepted, with the reason. Its siblings are
 /// not affected.
@@ -55,6 +62,47 @@ impl Definitions {
     pub fn same_as(&self, other: &Self) -> bool {
         let listed_at = self.listed_at;
         *self == Self { listed_at, ..other.clone() }
+    }
+
+    /// Checks that nothing in it is larger than what an instance may publish.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid), naming the first thing that is.
+    pub fn validate(&self) -> Result<()> {
+        let too_long = |field: String, value: &Value| {
+            let bytes = value.to_string().len();
+            let detail = format!("must have at most {ENTRY_BYTES_MAX} bytes of JSON, has {bytes}");
+            if bytes > ENTRY_BYTES_MAX { Err(Error::invalid_field(field, detail)) } else { Ok(()) }
+        };
+        let lists = [
+            ("prompts", &self.prompts),
+            ("resources", &self.resources),
+            ("resource_templates", &self.resource_templates),
+        ];
+        let counts = lists.iter().map(|(field, list)| (*field, list.len()));
+        for (field, count) in counts.chain([("tools", self.tools.len()), ("rejected", self.rejected.len())]) {
+            if count > ENTRIES_MAX {
+                return Err(Error::invalid_field(field, format!("must be at most {ENTRIES_MAX}, are {count}")));
+            }
+        }
+        for (field, list) in lists {
+            for (index, entry) in list.iter().enumerate() {
+                too_long(format!("{field}[{index}]"), entry)?;
+            }
+        }
+        let rejected = self.rejected.iter().map(|tool| format!("{:?}{}", tool.name, tool.reason).into());
+        for (index, tool) in rejected.enumerate() {
+            too_long(format!("rejected[{index}]"), &tool)?;
+        }
+        for (field, text) in
+            [("protocol_version", Some(&self.protocol_version)), ("instructions", self.instructions.as_ref())]
+        {
+            if let Some(text) = text {
+                too_long(field.to_owned(), &Value::from(text.as_str()))?;
+            }
+        }
+        too_long("server_info".to_owned(), &self.server_info)?;
+        too_long("capabilities".to_owned(), &self.capabilities)
     }
 
     /// The tool of this name.

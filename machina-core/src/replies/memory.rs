@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{Begun, Claim, Keep, Replies, Reply, ReplyKey, ReplyProgress};
+use super::{Begun, Claim, Keep, Remembered, Replies, Reply, ReplyKey, ReplyProgress};
 use crate::error::{Error, Result};
 
 /// Keeps 10,000 answers of together 64 MiB in memory, and forgets them with the
@@ -156,6 +156,19 @@ impl Replies for MemoryReplies {
 
     async fn trim(&self, now: Timestamp) -> Result<u64> {
         Ok(self.lock().remove_expired(now))
+    }
+
+    async fn list(&self, after: Option<&ReplyKey>, limit: u32) -> Result<Vec<Remembered>> {
+        let inner = self.lock();
+        let mut keys: Vec<_> = inner.entries.keys().filter(|key| after.is_none_or(|after| *key > after)).collect();
+        keys.sort_unstable();
+        keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let remembered = |key: &ReplyKey| {
+            let Entry { request, at, until, progress } = &inner.entries[key];
+            let claim = Claim { key: key.clone(), request: request.clone(), at: *at, until: *until };
+            Remembered { claim, progress: progress.clone() }
+        };
+        Ok(keys.into_iter().map(remembered).collect())
     }
 }
 

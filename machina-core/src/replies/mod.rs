@@ -10,7 +10,7 @@ use std::fmt;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use memory::MemoryReplies;
 pub(crate) use once::trim;
@@ -87,6 +87,15 @@ pub enum ReplyProgress {
     NotKept(u16),
 }
 
+/// A request that is remembered, with what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// The request.
+    pub claim: Claim,
+    /// How far it has come.
+    pub progress: ReplyProgress,
+}
+
 /// Remembers what was answered.
 ///
 /// # Behaviour
@@ -100,6 +109,7 @@ pub enum ReplyProgress {
 /// * `trim_removes_what_has_expired`: and nothing else; it says how many.
 /// * `of_concurrent_claims_one_wins`: whoever asks at the same time.
 /// * `what_is_gone_stays_gone`: to finish or forget it changes nothing and is no error.
+/// * `what_is_remembered_is_listed`: page by page, in the order of the keys, whole; where it can be.
 ///
 /// A store that outlives its process says [`ReplyProgress::Interrupted`] of what a
 /// process before it had begun; [`Replies::begin`] has it on the disk before it returns.
@@ -120,6 +130,16 @@ pub trait Replies: fmt::Debug + Send + Sync + 'static {
 
     /// Removes what has expired by `now`; returns how many went.
     async fn trim(&self, now: Timestamp) -> Result<u64>;
+
+    /// What is remembered under the keys after this one (tenant, principal and key
+    /// compared byte by byte), at most `limit`: for copying it elsewhere.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where that cannot be listed.
+    async fn list(&self, after: Option<&ReplyKey>, limit: u32) -> Result<Vec<Remembered>> {
+        let _ = (after, limit);
+        Err(Error::unsupported("this store does not list what was answered"))
+    }
 }
 
 /// How much of an answer is kept.

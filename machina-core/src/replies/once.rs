@@ -51,6 +51,11 @@ impl RequestHash {
         }
         Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
+
+    /// The hash, in hexadecimal digits.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for RequestHash {

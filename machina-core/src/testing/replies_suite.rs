@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::replies::{Begun, Claim, Keep, Replies, Reply, ReplyKey, ReplyProgress};
+use crate::ErrorKind;
+use crate::replies::{Begun, Claim, Keep, Remembered, Replies, Reply, ReplyKey, ReplyProgress};
 
 /// Stamps one `#[tokio::test]` for each behaviour of [`Replies`].
 ///
@@ -19,7 +20,7 @@ macro_rules! replies_suite {
         $crate::replies_suite! { @ $make =>
             a_new_key_is_taken, a_finished_key_is_answered, an_answer_need_not_be_kept, a_forgotten_key_is_free,
             keys_belong_to_their_principal, an_expired_key_is_free, trim_removes_what_has_expired,
-            of_concurrent_claims_one_wins, what_is_gone_stays_gone,
+            of_concurrent_claims_one_wins, what_is_gone_stays_gone, what_is_remembered_is_listed,
         }
     };
     (@ $make:expr => $($behaviour:ident,)*) => {
@@ -154,4 +155,34 @@ pub async fn what_is_gone_stays_gone(replies: &dyn Replies) {
     let other = Reply { status: 500, ..reply() };
     replies.finish(&claim("a").key, &other, Keep::Whole).await.expect("it is no error");
     assert_eq!(begin(replies, &claim("a")).await, known(ReplyProgress::Answered(reply())), "the first answer counts");
+}
+
+/// What is remembered is listed page by page, in the order of the keys.
+pub async fn what_is_remembered_is_listed(replies: &dyn Replies) {
+    let mut claims = ["b", "a", "B", "é", "a/"].map(claim);
+    claims[0].key.tenant = "acme".to_owned();
+    claims[1].key.principal = "Zoe".to_owned();
+    for claim in &claims {
+        begin(replies, claim).await;
+    }
+    finish(replies, &claims[1]).await;
+    replies.finish(&claims[2].key, &reply(), Keep::Status).await.expect("the status is kept");
+    let mut listed = Vec::new();
+    loop {
+        let after: Option<ReplyKey> = listed.last().map(|last: &Remembered| last.claim.key.clone());
+        match replies.list(after.as_ref(), 2).await {
+            Ok(page) if page.is_empty() => break,
+            Ok(page) => listed.extend(page),
+            Err(error) if error.kind() == ErrorKind::Unsupported => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let progress = |key: &str| match key {
+        "a" => ReplyProgress::Answered(reply()),
+        "B" => ReplyProgress::NotKept(201),
+        _ => ReplyProgress::Running,
+    };
+    claims.sort_by_key(|claim| claim.key.clone());
+    let expected = claims.map(|claim| Remembered { progress: progress(&claim.key.key), claim });
+    assert_eq!(listed, expected);
 }

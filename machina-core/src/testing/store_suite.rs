@@ -9,9 +9,9 @@ mod groups;
 use std::sync::Arc;
 
 use self::fixtures::{
-    alert, audit, call, definitions, delete, full_service, name, put, put_definitions, rollup, sample, service, time,
-    transition, with_instances,
+    alert, audit, call, definitions, full_service, name, put_definitions, rollup, sample, transition,
 };
+pub(super) use self::fixtures::{delete, put, service, time, with_instances};
 pub use self::groups::{
     a_deleted_group_is_gone, a_group_is_made_once, a_stale_group_is_a_conflict, groups_are_among_the_changes,
     groups_are_kept,

@@ -240,7 +240,7 @@ impl Onlooker for Book {
         match deed {
             Deed::Began(contact) => {
                 truth.began(contact);
-                if truth.probes > 1 {
+                if truth.is_probed_twice() {
                     let name = truth.name.clone();
                     pages.accuse(format_args!("S9: two probes of {name} run at once"));
                 }

@@ -47,6 +47,8 @@ pub(super) struct Truth {
     /// Whether its failures since it was last healthy were of the hard kind.
     pub(super) hard: bool,
     pub(super) probes: u32,
+    /// How many of them look at what was declared here before.
+    former_probes: u32,
     pub(super) contacts: u32,
     pub(super) last_contact: Instant,
     /// What Machina says, and since when.
@@ -77,6 +79,7 @@ impl Truth {
             last_failure: now,
             hard: false,
             probes: 0,
+            former_probes: 0,
             contacts: 0,
             last_contact: now,
             state: HealthState::Unknown,
@@ -114,6 +117,7 @@ impl Truth {
         let now = Instant::now();
         if self.owned != owned {
             (self.owned, self.owned_since, self.last_contact) = (owned, now, now);
+            self.former_probes = self.probes;
         }
         if self.admitted != admitted {
             (self.admitted, self.admitted_since) = (admitted, now);
@@ -150,9 +154,18 @@ impl Truth {
         self.last_contact = Instant::now();
     }
 
+    /// Whether more than one probe looks at what is declared here now.
+    pub(super) fn is_probed_twice(&self) -> bool {
+        self.probes > self.former_probes + 1
+    }
+
     pub(super) fn ended(&mut self, contact: Contact, began: Instant, ending: Ending<'_>) {
         self.contacts -= 1;
-        self.probes -= u32::from(contact == Contact::Probe);
+        if contact == Contact::Probe {
+            self.probes -= 1;
+            // Those that end first began first.
+            self.former_probes = self.former_probes.saturating_sub(1);
+        }
         self.last_contact = Instant::now();
         let (answered, hard) = match ending {
             Ending::Answered => (true, false),

@@ -12,11 +12,11 @@ use crate::model::{
 use crate::store::{Change, Entry, What};
 
 /// A fixed time and some seconds; with milliseconds, as all records have.
-pub(super) fn time(seconds: i64) -> Timestamp {
+pub(in crate::testing) fn time(seconds: i64) -> Timestamp {
     Timestamp::from_millisecond(1_750_000_000_250 + seconds * 1000).expect("the time is in range")
 }
 
-pub(super) fn service(name: &str) -> Service {
+pub(in crate::testing) fn service(name: &str) -> Service {
     Service {
         id: ServiceId::generate(),
         spec: ServiceSpec::new(name).expect("the name is valid"),
@@ -27,7 +27,7 @@ pub(super) fn service(name: &str) -> Service {
     }
 }
 
-pub(super) fn with_instances(name: &str, ids: &[InstanceId]) -> Service {
+pub(in crate::testing) fn with_instances(name: &str, ids: &[InstanceId]) -> Service {
     let instance = |id: &InstanceId| -> Instance {
         let json = json!({"id": id, "http": {"url": "https://time.example/mcp"}});
         serde_json::from_value(json).expect("the instance is valid")
@@ -134,7 +134,7 @@ pub(super) fn audit(second: i64) -> Entry {
     entry(second, What::Audit { principal: "alice".to_owned(), action: "update".to_owned(), detail })
 }
 
-pub(super) fn put(service: &Service) -> Change {
+pub(in crate::testing) fn put(service: &Service) -> Change {
     Change::PutService(Arc::new(service.clone()))
 }
 
@@ -142,7 +142,7 @@ pub(super) fn put_definitions(service: &Service, instance: InstanceId, definitio
     Change::PutDefinitions { service: service.id, instance, definitions: Arc::clone(definitions) }
 }
 
-pub(super) fn delete(service: &Service) -> Change {
+pub(in crate::testing) fn delete(service: &Service) -> Change {
     Change::DeleteService { id: service.id, name: service.name().clone() }
 }
 

@@ -1,0 +1,152 @@
+//! One execution of a function: within its time, for as long as somebody waits,
+//! and never more at once than there are places. What a function does wrong (it
+//! panics, it never returns) harms its own call and no other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinHandle;
+
+use super::attached::Function;
+use super::tool::Body;
+use crate::connect::{CallContext, Progress};
+use crate::error::{Error, Phase, Result};
+use crate::model::ToolResult;
+use crate::tasks::Tasks;
+
+/// When it makes sense to ask again for a tool whose places are all taken.
+const BUSY_FOR: Duration = Duration::from_secs(1);
+
+/// Runs `function` once.
+///
+/// # Errors
+/// [`Timeout`](crate::ErrorKind::Timeout) when the caller cancelled or its time is
+/// over, [`Overloaded`](crate::ErrorKind::Overloaded) when there was no place for it
+/// until then, [`Internal`](crate::ErrorKind::Internal) when the function panicked,
+/// [`Lost`](crate::ErrorKind::Lost) when the session was closed meanwhile.
+pub(super) async fn run(
+    function: &Function,
+    tasks: &Tasks,
+    arguments: Map<String, Value>,
+    context: &CallContext,
+) -> Result<ToolResult> {
+    let place = place(function, context).await?;
+    let signs = Arc::new(Notify::new());
+    let (theirs, _ends) = handed_over(context, &signs);
+    let (answer, answered) = oneshot::channel();
+    let _running = start(function, tasks, (arguments, theirs), place, answer)?;
+    tokio::select! {
+        biased;
+        answered = answered => answered.map_err(|_| unanswered(function, tasks)),
+        why = enough(context, &signs) => Err(Error::timeout(why).at(Phase::MaybeExecuted)),
+    }
+}
+
+/// A place to run in; waits for one as long as the caller does.
+async fn place(function: &Function, context: &CallContext) -> Result<OwnedSemaphorePermit> {
+    let places = Arc::clone(&function.places);
+    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+        return Ok(place);
+    }
+    let found = tokio::select! {
+        biased;
+        found = places.acquire_owned() => found.ok(),
+        () = context.cancelled.cancelled() => None,
+        () = tokio::time::sleep_until(context.deadline) => None,
+    };
+    found.ok_or_else(|| busy(function).at(Phase::Refused))
+}
+
+pub(super) fn busy(function: &Function) -> Error {
+    let (name, most) = (function.tool.name(), function.executions_max);
+    Error::overloaded(format!("{most} executions of `{name}` run, as many as may at once")).retry_after(BUSY_FOR)
+}
+
+/// What the function is told of the call. Its token also fires, and its progress
+/// is told no one any more, when the guard is dropped.
+fn handed_over(context: &CallContext, signs: &Arc<Notify>) -> (CallContext, impl Drop + use<>) {
+    let ended = context.cancelled.child_token();
+    let guard = ended.clone().drop_guard();
+    let mut theirs = CallContext { cancelled: ended.clone(), ..context.clone() };
+    if context.progress.is_some() || context.idle_timeout.is_some() {
+        let (signs, sink) = (Arc::clone(signs), context.progress.clone());
+        theirs.progress = Some(Arc::new(move |progress: Progress| {
+            if !ended.is_cancelled() {
+                signs.notify_one();
+                sink.iter().for_each(|sink| sink(progress.clone()));
+            }
+        }));
+    }
+    (theirs, guard)
+}
+
+/// Waits until the caller has had enough, and says why.
+async fn enough(context: &CallContext, signs: &Notify) -> &'static str {
+    let silence = async {
+        let Some(idle) = context.idle_timeout else { return std::future::pending().await };
+        while tokio::time::timeout(idle, signs.notified()).await.is_ok() {}
+    };
+    tokio::select! {
+        biased;
+        () = context.cancelled.cancelled() => "the caller cancelled the call",
+        () = tokio::time::sleep_until(context.deadline) => "no answer before the deadline",
+        () = silence => "no sign of progress",
+    }
+}
+
+/// Ends a task when nobody waits for it any more.
+struct Running(Option<JoinHandle<()>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Starts the function; its place is free again when it is over, however it ends.
+/// One that panics drops `answer`.
+fn start(
+    function: &Function,
+    tasks: &Tasks,
+    (arguments, context): (Map<String, Value>, CallContext),
+    place: OwnedSemaphorePermit,
+    answer: oneshot::Sender<ToolResult>,
+) -> Result<Running> {
+    match &function.body {
+        Body::Async(body) => {
+            let body = Arc::clone(body);
+            let task = tasks.spawn("native tool", async move {
+                let result = body.call(arguments, context).await;
+                drop(place);
+                // Without a receiver nobody waits for it any more.
+                let _ = answer.send(result.unwrap_or_else(|error| ToolResult::failed(error.message())));
+            });
+            Ok(Running(Some(task)))
+        }
+        Body::Blocking(body) => {
+            let body = Arc::clone(body);
+            let thread = std::thread::Builder::new().name("native tool".to_owned());
+            let started = thread.spawn(move || {
+                let result = body(arguments, context);
+                drop(place);
+                let _ = answer.send(result);
+            });
+            let refused = |error| Error::overloaded(format!("no thread could be started: {error}")).at(Phase::Refused);
+            started.map(|_| Running(None)).map_err(refused)
+        }
+    }
+}
+
+/// Why a function ended without an answer.
+fn unanswered(function: &Function, tasks: &Tasks) -> Error {
+    if tasks.is_cancelled() {
+        return Error::lost("the registry was closed while the function ran").at(Phase::MaybeExecuted);
+    }
+    let name = function.tool.name();
+    tracing::error!(tool = %name, "a native function panicked");
+    Error::internal(format!("the function behind `{name}` panicked")).at(Phase::MaybeExecuted)
+}

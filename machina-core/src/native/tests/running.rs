@@ -1,0 +1,179 @@
+//! What a function may do wrong, and what that does to others.
+
+use super::*;
+
+#[tokio::test]
+async fn a_panic_harms_no_other_call() {
+    let (machina, _) = offering([add(), panics()]).await;
+    for _ in 0..3 {
+        let error = ask(&machina, "panics", json!({"x": 1})).await.unwrap_err();
+        assert_eq!((error.kind(), error.context().outcome), (ErrorKind::Internal, Some(Outcome::Unknown)));
+        assert!(error.message().contains("`panics` panicked") && !error.message().contains("canary"), "{error}");
+    }
+    assert_eq!(ask(&machina, "panics", json!({})).await.unwrap().result.text(), "fine");
+    assert!(ask(&machina, "add", json!({"a": 1, "b": 1})).await.is_ok());
+    assert_eq!(state(&machina), HealthState::Healthy);
+    machina.close().await;
+}
+
+#[tokio::test]
+async fn a_blocking_function_may_panic_too() {
+    let blocking = NativeTool::blocking("blocks", json!({"type": "object"}), |arguments: Arguments, _| {
+        assert!(arguments.is_empty(), "not empty");
+        Ok::<_, String>("done")
+    });
+    let (machina, _) = offering([blocking.executions_max(1)]).await;
+    let error = ask(&machina, "blocks", json!({"x": 1})).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+    assert_eq!(ask(&machina, "blocks", json!({})).await.unwrap().result.text(), "done");
+    machina.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_that_never_answers_is_given_up_and_dropped() {
+    let counter = Counter::default();
+    let (machina, _) = offering([stuck(&counter).executions_max(1), add()]).await;
+    for round in 1..=3 {
+        let began = Instant::now();
+        let error = machina.call(&call("math", "stuck", json!({})), &within(200)).await.unwrap_err();
+        assert_eq!((error.kind(), began.elapsed()), (ErrorKind::Timeout, Duration::from_millis(200)), "{error}");
+        tokio::task::yield_now().await;
+        assert_eq!((counter.begun(), counter.over()), (round, round));
+    }
+    assert!(ask(&machina, "add", json!({"a": 1, "b": 1})).await.is_ok());
+    machina.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_run_at_once_and_the_others_wait() {
+    let counter = Counter::default();
+    let (machina, _) = offering([stuck(&counter).executions_max(2)]).await;
+    let calls = (0..3).map(|_| {
+        let machina = machina.clone();
+        async move { machina.call(&call("math", "stuck", json!({})), &within(1000)).await.unwrap_err() }
+    });
+    let mut calls = tokio::task::JoinSet::from_iter(calls);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(counter.begun(), 2);
+    machina.check("math").await.unwrap();
+    let seen = reason(&machina);
+    assert_eq!(seen.code, ReasonCode::Degraded);
+    assert!(seen.message.contains("2 executions of `stuck` run"), "{seen:?}");
+    let mut kinds = Vec::new();
+    while let Some(error) = calls.join_next().await {
+        kinds.push(error.unwrap().kind());
+    }
+    kinds.sort_by_key(|kind| kind.code());
+    assert!(counter.begun() <= 3 && counter.over() == counter.begun(), "{counter:?}");
+    assert!(kinds.contains(&ErrorKind::Timeout), "{kinds:?}");
+    machina.close().await;
+}
+
+#[tokio::test]
+async fn a_blocking_function_that_never_returns_holds_its_place_and_nothing_else() {
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+    let held = Mutex::new(held);
+    let blocking = NativeTool::blocking("blocks", json!({"type": "object"}), move |_: Arguments, context| {
+        // An error means that the test is over.
+        let _ = held.lock().unwrap().recv();
+        Ok::<_, String>(json!(context.cancelled.is_cancelled()))
+    });
+    let (machina, _) = offering([blocking.executions_max(1), add()]).await;
+    let asked = call("math", "blocks", json!({}));
+    assert_eq!(machina.call(&asked, &within(100)).await.unwrap_err().kind(), ErrorKind::Timeout);
+    let busy = machina.call(&asked, &within(100)).await.unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Overloaded, "{busy}");
+    assert_eq!(busy.context().outcome, Some(Outcome::NotExecuted));
+    assert!(ask(&machina, "add", json!({"a": 1, "b": 1})).await.is_ok());
+    drop(release);
+    let answered = machina.call(&asked, &within(10_000)).await.unwrap();
+    assert_eq!(answered.result.text(), "false");
+    machina.close().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_ends_the_execution() {
+    let counter = Counter::default();
+    let (machina, _) = offering([stuck(&counter)]).await;
+    let options = CallOptions::default();
+    let asked = call("math", "stuck", json!({}));
+    let gone = tokio::time::timeout(Duration::from_millis(50), machina.call(&asked, &options)).await;
+    assert!(gone.is_err());
+    until("the future is dropped", || counter.over() == 1).await;
+
+    let cancelled = options.cancelled.clone();
+    let (outcome, ()) = tokio::join!(machina.call(&asked, &options), async {
+        until("it runs", || counter.begun() == 2).await;
+        cancelled.cancel();
+    });
+    assert_eq!(outcome.unwrap_err().message(), "the caller cancelled the call");
+    until("the future is dropped", || counter.over() == 2).await;
+    machina.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_told_and_silence_is_noticed() {
+    let slow = NativeTool::new("slow", json!({"type": "object"}), |_: Arguments, context: CallContext| async move {
+        let tell = context.progress.unwrap();
+        for step in 1..=3 {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            tell(Progress { progress: f64::from(step), total: Some(3.0), message: None });
+        }
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        Ok::<_, String>(())
+    });
+    let (machina, native) = offering([slow]).await;
+    let spec = r#"{"name": "math", "routing_policy": {"idle_timeout": "5s", "timeout": "50s"}}"#;
+    native.register_as(ServiceSpec::parse(spec).unwrap()).await.unwrap();
+    let told = Arc::new(AtomicU64::new(0));
+    let heard = Arc::clone(&told);
+    let options = CallOptions {
+        progress: Some(Arc::new(move |progress: Progress| {
+            heard.store(progress.progress.to_bits(), std::sync::atomic::Ordering::SeqCst);
+        })),
+        ..CallOptions::default()
+    };
+    let began = Instant::now();
+    let error = machina.call(&call("math", "slow", json!({})), &options).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Timeout, "no sign of progress"));
+    assert_eq!(began.elapsed(), Duration::from_secs(17));
+    assert_eq!(f64::from_bits(told.load(std::sync::atomic::Ordering::SeqCst)), 3.0);
+    machina.close().await;
+}
+
+#[tokio::test]
+async fn calls_that_run_may_end_when_functions_are_withdrawn() {
+    let go = Arc::new(Notify::new());
+    let waits = Arc::clone(&go);
+    let tool = NativeTool::new("waits", json!({"type": "object"}), move |_: Arguments, _| {
+        let waits = Arc::clone(&waits);
+        async move {
+            waits.notified().await;
+            Ok::<_, String>("done")
+        }
+    });
+    let (machina, native) = offering([tool]).await;
+    let (asked, options) = (call("math", "waits", json!({})), CallOptions::default());
+    let (answer, ()) = tokio::join!(machina.call(&asked, &options), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        native.withdraw().await;
+        go.notify_one();
+    });
+    assert_eq!(answer.unwrap().result.text(), "done");
+    machina.close().await;
+}
+
+#[tokio::test]
+async fn nothing_runs_after_the_registry_was_closed() {
+    let counter = Counter::default();
+    let (machina, _) = offering([stuck(&counter)]).await;
+    let (asked, options) = (call("math", "stuck", json!({})), within(60_000));
+    let began = Instant::now();
+    let (outcome, ()) = tokio::join!(machina.call(&asked, &options), async {
+        until("it runs", || counter.begun() == 1).await;
+        machina.close().await;
+    });
+    assert!(matches!(outcome.unwrap_err().kind(), ErrorKind::Lost | ErrorKind::Unavailable));
+    assert_eq!(counter.over(), 1);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
