@@ -5,6 +5,12 @@ use std::path::{Path, PathBuf};
 
 use machina_core::{Error, Result};
 
+#[cfg(feature = "postgres")]
+use crate::postgres::PostgresAddress;
+
+/// What an address may be, for messages.
+const ADDRESSES: &str = "`memory:`, `sqlite:PATH` or `postgres://…`";
+
 /// What a bare path to a database ends in.
 const EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
@@ -12,6 +18,8 @@ const EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 pub(crate) enum Address {
     Memory,
     Sqlite(PathBuf),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresAddress>),
 }
 
 impl Address {
@@ -21,13 +29,24 @@ impl Address {
             Some(("memory", _)) => Err(wrong("must be `memory:` and nothing else")),
             Some(("sqlite", ":memory:" | "//:memory:")) => Err(wrong("must be `memory:` for a store in memory")),
             Some(("sqlite", rest)) => sqlite(rest.strip_prefix("//").unwrap_or(rest)),
+            Some(("postgres" | "postgresql", _)) => postgres(url),
             Some((scheme, _)) if is_scheme(scheme) => {
-                Err(wrong(&format!("must be `memory:` or `sqlite:PATH`, and `{scheme}:` is neither")))
+                Err(wrong(&format!("must be {ADDRESSES}, and `{scheme}:` is none of these")))
             }
             _ if has_extension(url) => sqlite(url),
-            _ => Err(wrong("must be `memory:` or `sqlite:PATH`")),
+            _ => Err(wrong(&format!("must be {ADDRESSES}"))),
         }
     }
+}
+
+#[cfg(feature = "postgres")]
+fn postgres(url: &str) -> Result<Address> {
+    PostgresAddress::parse(url).map(|address| Address::Postgres(Box::new(address)))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(_: &str) -> Result<Address> {
+    Err(Error::unsupported("store: this build cannot use PostgreSQL: it was made without the feature `postgres`"))
 }
 
 fn sqlite(path: &str) -> Result<Address> {
@@ -80,11 +99,11 @@ mod tests {
     #[test]
     fn other_addresses_say_what_would_be_right() {
         for (url, says) in [
-            ("", "`memory:` or `sqlite:PATH`"),
-            ("machina", "`memory:` or `sqlite:PATH`"),
-            ("memory", "`memory:` or `sqlite:PATH`"),
+            ("", ADDRESSES),
+            ("machina", ADDRESSES),
+            ("memory", ADDRESSES),
             ("memory:x", "nothing else"),
-            ("postgres://u:hunter2@h/x.db", "`postgres:` is neither"),
+            ("mysql://u:hunter2@h/x.db", "`mysql:` is none of these"),
             ("sqlite:", "must name a file"),
             ("sqlite://", "must name a file"),
             ("sqlite::memory:", "must be `memory:`"),

@@ -5,12 +5,28 @@
 //! enters it: a store keeps what it is given and interprets none of it.
 
 mod address;
+mod conflict;
+mod copy;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 mod sqlite;
+
+#[cfg(feature = "postgres")]
+use std::sync::Arc;
 
 use machina_core::{Backend, MemoryStore, Result};
 
 use crate::address::Address;
+#[cfg(feature = "postgres")]
+use crate::postgres::PostgresStore;
+#[cfg(feature = "redis")]
+pub use crate::redis::Redis;
 use crate::sqlite::SqliteStore;
+
+pub use crate::copy::{Copied, CopyOptions, CopyPart, CopyProgress, Count, copy};
+pub use crate::sqlite::{Backup, Content, Restored, backup, restore};
 
 /// Opens the store at `url`:
 ///
@@ -19,6 +35,12 @@ use crate::sqlite::SqliteStore;
 ///   none. The path is relative to the working directory unless it begins with
 ///   `/`; `sqlite://PATH` and a bare path that ends in `.db`, `.sqlite` or
 ///   `.sqlite3` mean the same.
+/// * `postgres://USER:PASSWORD@HOST/DATABASE` or `postgresql://…`: a PostgreSQL
+///   database, 15 or later, that any number of processes may share; the tables
+///   are made if they are not there. Parameters after `?`: `sslmode`,
+///   `sslrootcert`, `sslcert`, `sslkey` and the like as for `psql`, and `schema`,
+///   `connections_max` (8), `connect_timeout` (5 s), `statement_timeout` (10 s),
+///   `lock_timeout` (5 s). With the feature `postgres`, which is on by default.
 ///
 /// A SQLite file serves one process at a time, which holds a lock on the file
 /// `PATH.lock` until [`Store::close`](machina_core::Store::close) or its end.
@@ -28,11 +50,11 @@ use crate::sqlite::SqliteStore;
 /// # Errors
 /// * [`Invalid`](machina_core::ErrorKind::Invalid) when `url` is not one of
 ///   these, or names something that cannot be made, read or written, or that is
-///   not a database of Machina.
+///   not a database of Machina, or lets this user not in.
 /// * [`Unavailable`](machina_core::ErrorKind::Unavailable) when another process,
-///   or this one, has the file open already.
+///   or this one, has the file open already, or the server cannot be reached.
 /// * [`Unsupported`](machina_core::ErrorKind::Unsupported) when a newer Machina
-///   wrote the file.
+///   wrote it, or this build cannot use a database of that kind.
 /// * [`Internal`](machina_core::ErrorKind::Internal) when the file is damaged.
 ///
 /// ```
@@ -47,6 +69,12 @@ pub async fn open(url: &str) -> Result<Backend> {
     match Address::parse(url)? {
         Address::Memory => Ok(Backend::of(MemoryStore::new())),
         Address::Sqlite(path) => Ok(Backend::whole(SqliteStore::open(&path).await?)),
+        #[cfg(feature = "postgres")]
+        Address::Postgres(address) => {
+            let all = Arc::new(PostgresStore::open(&address).await?);
+            let (store, journal, replies) = (all.clone(), all.clone(), all.clone());
+            Ok(Backend { store, journal, replies, leases: Some(all), scratch: None })
+        }
     }
 }
 

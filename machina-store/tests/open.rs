@@ -235,7 +235,10 @@ async fn a_directory_that_takes_no_files_is_refused() {
 
 #[tokio::test]
 async fn other_addresses_are_refused() {
-    let error = machina_store::open("postgres://u:hunter2@db.example/machina").await.unwrap_err();
+    let error = machina_store::open("mysql://u:hunter2@db.example/machina").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(error.message(), "store: must be `memory:` or `sqlite:PATH`, and `postgres:` is neither");
+    assert_eq!(
+        error.message(),
+        "store: must be `memory:`, `sqlite:PATH` or `postgres://…`, and `mysql:` is none of these"
+    );
 }

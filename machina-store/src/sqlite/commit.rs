@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use machina_core::{AdminState, Batch, Change, Error, Instance, Precondition, Result, Revision, Service, ServiceName};
+use machina_core::{AdminState, Batch, Change, Error, Instance, Precondition, Result, Revision, Service};
 use sea_query::{Expr, ExprTrait, OnConflict, Query, Value};
 use sqlx::{Connection, SqliteConnection};
 
 use super::statement::{database_error, execute, fetch_first, get, insert, json, time, unreadable};
 use super::{configs, definitions, groups, journal};
+use crate::conflict;
 
 /// Commits `batch`; returns its revision and the changes as they are remembered.
 pub(super) async fn commit(connection: &mut SqliteConnection, batch: &Batch) -> Result<(Revision, Vec<Change>)> {
@@ -56,26 +57,18 @@ async fn check(connection: &mut SqliteConnection, precondition: &Precondition) -
         Precondition::GroupAtRevision(name, expected) => {
             return groups::check_revision(connection, name, *expected).await;
         }
+        Precondition::Holds { .. } => return Err(Error::unsupported("one process has this store to itself")),
     };
     let found = fetch_first(connection, &select).await?;
     match (precondition, found) {
-        (Precondition::Absent(name), Some(_)) => Err(name_is_taken(name)),
-        (Precondition::AtRevision(id, _) | Precondition::Exists(id), None) => {
-            Err(Error::conflict(format!("service {id} does not exist any more")))
-        }
+        (Precondition::Absent(name), Some(_)) => Err(conflict::name_is_taken(name.as_str())),
+        (Precondition::AtRevision(id, _) | Precondition::Exists(id), None) => Err(conflict::service_is_gone(*id)),
         (Precondition::AtRevision(_, expected), Some(row)) => {
-            let (name, revision): (&str, i64) = (get(&row, "name")?, get(&row, "revision")?);
-            if revision_of(revision)? == *expected {
-                return Ok(());
-            }
-            Err(Error::conflict(format!("service `{name}` is at revision {revision}, not {expected}")))
+            let revision = revision_of(get(&row, "revision")?)?;
+            conflict::check_service_revision(get(&row, "name")?, revision, *expected)
         }
         _ => Ok(()),
     }
-}
-
-fn name_is_taken(name: &ServiceName) -> Error {
-    Error::conflict(format!("there is already a service named `{name}`")).with(|c| c.service = Some(name.to_string()))
 }
 
 async fn apply(connection: &mut SqliteConnection, change: &Change, revision: Revision) -> Result<Change> {
@@ -162,7 +155,9 @@ async fn upsert_service(connection: &mut SqliteConnection, service: &Service) ->
     let mut upsert = insert("services", columns.clone());
     upsert.on_conflict(OnConflict::column("id").update_columns(others).to_owned());
     match execute(connection, &upsert).await {
-        Err(error) if error.kind() == machina_core::ErrorKind::Conflict => Err(name_is_taken(&spec.name)),
+        Err(error) if error.kind() == machina_core::ErrorKind::Conflict => {
+            Err(conflict::name_is_taken(spec.name.as_str()))
+        }
         other => other.map(drop),
     }
 }
@@ -213,7 +208,7 @@ async fn upsert_instance(
     let own = Expr::col(("instances", "service_id")).eq(service_id);
     upsert.on_conflict(OnConflict::column("id").update_columns(others).action_and_where(own).to_owned());
     if execute(connection, &upsert).await? == 0 {
-        return Err(Error::conflict(format!("instance {} belongs to another service", instance.id)));
+        return Err(conflict::instance_of_another(instance.id));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use machina_core::{Error, ErrorKind, Result};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool};
 
 use super::file::unusable;
 use super::statement::database_error;
@@ -27,7 +27,8 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
     (5, "rollups", include_str!("../../migrations/0005_rollups.sql")),
 ];
 
-fn options(path: &Path) -> SqliteConnectOptions {
+/// How every connection to the file at `path` begins.
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -39,7 +40,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 pub(super) async fn inspect(path: &Path) -> Result<()> {
     let unreadable = |error| unreadable(path, error);
     let mut connection = options(path).connect().await.map_err(unreadable)?;
-    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut connection).await.map_err(unreadable)?;
+    let id = application_id(&mut connection).await.map_err(unreadable)?;
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
         .fetch_one(&mut connection)
         .await
@@ -50,6 +51,32 @@ pub(super) async fn inspect(path: &Path) -> Result<()> {
     } else {
         Err(unusable(path, "is a database of another program"))
     }
+}
+
+async fn application_id(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("PRAGMA application_id").fetch_one(connection).await
+}
+
+/// A connection to a store that is there already; it is not brought up to date.
+pub(super) async fn existing(options: SqliteConnectOptions, path: &Path) -> Result<SqliteConnection> {
+    let unreadable = |error| unreadable(path, error);
+    let mut connection = options.connect().await.map_err(unreadable)?;
+    if application_id(&mut connection).await.map_err(unreadable)? != APPLICATION_ID {
+        return Err(unusable(path, "is no store of Machina"));
+    }
+    let latest = "SELECT max(version) FROM _sqlx_migrations";
+    let schema: i64 = sqlx::query_scalar(latest).fetch_one(&mut connection).await.map_err(unreadable)?;
+    if usize::try_from(schema).is_ok_and(|schema| schema > MIGRATIONS.len()) {
+        return Err(too_new(path, schema));
+    }
+    Ok(connection)
+}
+
+fn too_new(path: &Path, schema: i64) -> Error {
+    let (path, known) = (path.display(), MIGRATIONS.len());
+    Error::unsupported(format!(
+        "`{path}` was written by a newer Machina: it has schema {schema}, and this one knows only up to {known}"
+    ))
 }
 
 /// Whatever is wrong at this point, the message names the file.
@@ -92,13 +119,9 @@ pub(super) async fn migrate(writer: &SqlitePool, path: &Path) -> Result<()> {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
     let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
-    let path = path.display();
     migrator.run(writer).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => Error::unsupported(format!(
-            "`{path}` was written by a newer Machina: it has schema {version}, and this one knows only up to {}",
-            MIGRATIONS.len()
-        )),
+        MigrateError::VersionMissing(version) => too_new(path, version),
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_error(error),
-        other => Error::internal(format!("the schema of `{path}` cannot be brought up to date: {other}")),
+        other => Error::internal(format!("the schema of `{}` cannot be brought up to date: {other}", path.display())),
     })
 }

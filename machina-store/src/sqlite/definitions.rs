@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use machina_core::{Definitions, Error, InstanceId, RejectedTool, Result, ServiceId, Tool};
+use machina_core::{Definitions, InstanceId, RejectedTool, Result, ServiceId, Tool};
 use sea_query::{Expr, ExprTrait, Order, Query};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::statement::{execute, fetch, get, get_json, get_parsed, insert, json, time};
+use crate::conflict;
 
 /// Replaces what `instance` was last seen to publish.
 pub(super) async fn put(
@@ -31,7 +32,7 @@ pub(super) async fn put(
         .and_where(Expr::col("id").eq(id.as_str()))
         .and_where(Expr::col("service_id").eq(service.to_string()));
     if execute(connection, &update).await? == 0 {
-        return Err(Error::conflict(format!("service {service} has no instance {instance}")));
+        return Err(conflict::no_instance(service, instance));
     }
     for table in ["tools", "definitions"] {
         let mut delete = Query::delete();

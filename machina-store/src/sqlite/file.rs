@@ -66,6 +66,28 @@ fn lock(path: &Path) -> Result<FileLock> {
     Ok(FileLock { _file: file })
 }
 
+/// Who may be writing a file that is only to be read.
+#[derive(Debug)]
+pub(super) enum Writers {
+    /// Nobody, for as long as this is held; `None` where no process of Machina
+    /// ever had the file open.
+    Nobody { _lock: Option<FileLock> },
+    /// Perhaps another process.
+    Others,
+}
+
+/// Keeps writers away from the file at `path`, unless there is one already.
+/// Changes nothing.
+pub(super) fn keep_writers_away(path: &Path) -> Writers {
+    let mut lock_path = OsString::from(path);
+    lock_path.push(".lock");
+    match File::open(lock_path) {
+        Ok(file) if file.try_lock().is_ok() => Writers::Nobody { _lock: Some(FileLock { _file: file }) },
+        Err(error) if error.kind() == ErrorKind::NotFound => Writers::Nobody { _lock: None },
+        _ => Writers::Others,
+    }
+}
+
 fn in_use(path: &Path, lock_path: &Path) -> Error {
     let holder = std::fs::read_to_string(lock_path).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let holder = match holder {
@@ -91,6 +113,11 @@ fn create_or_check(path: &Path) -> Result<()> {
     warn_if_others_may_read(path, &metadata);
     OpenOptions::new().write(true).open(path).map_err(cannot)?;
     Ok(())
+}
+
+/// Makes a file for the owner alone, if there is none.
+pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
+    private(OpenOptions::new().write(true).create(true).truncate(false)).open(path).map(drop)
 }
 
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {

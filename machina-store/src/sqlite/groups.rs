@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use machina_core::{Error, Group, GroupName, GroupSpec, Result, Revision, ToolMode, ToolPrefix};
+use machina_core::{Group, GroupName, GroupSpec, Result, Revision, ToolMode, ToolPrefix};
 use sea_query::{Expr, ExprTrait, OnConflict, Order, Query};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::commit::{revision_of, revision_value};
 use super::statement::{execute, fetch, fetch_first, get, get_json, get_parsed, insert, json, time};
+use crate::conflict;
 
 /// Makes or replaces a group.
 pub(super) async fn put(connection: &mut SqliteConnection, group: &Group) -> Result<()> {
@@ -77,10 +78,7 @@ async fn revision(connection: &mut SqliteConnection, name: &GroupName) -> Result
 
 /// No group has this name.
 pub(super) async fn check_absent(connection: &mut SqliteConnection, name: &GroupName) -> Result<()> {
-    match revision(connection, name).await? {
-        None => Ok(()),
-        Some(_) => Err(Error::conflict(format!("there is already a group named `{name}`"))),
-    }
+    conflict::check_group_absent(name, revision(connection, name).await?)
 }
 
 /// The group was last changed by this revision.
@@ -89,13 +87,7 @@ pub(super) async fn check_revision(
     name: &GroupName,
     expected: Revision,
 ) -> Result<()> {
-    match revision(connection, name).await? {
-        None => Err(Error::conflict(format!("the group `{name}` does not exist any more"))),
-        Some(now) if now != expected => {
-            Err(Error::conflict(format!("the group `{name}` is at revision {now}, not {expected}")))
-        }
-        Some(_) => Ok(()),
-    }
+    conflict::check_group_revision(name, revision(connection, name).await?, expected)
 }
 
 /// Every group, by name.

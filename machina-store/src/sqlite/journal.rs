@@ -1,22 +1,22 @@
-//! The journal: appended to, read newest first, trimmed; never changed.
+//! The journal: appended to and read newest first; never changed.
 
-use machina_core::{Entry, EntryKind, Error, JournalPage, JournalQuery, Result, Retention, What};
-use sea_query::{Asterisk, Expr, ExprTrait, Func, Order, OverStatement, Query, SelectStatement, WindowStatement};
+use machina_core::{Entry, EntryKind, Error, JournalPage, JournalQuery, Result, What};
+use sea_query::{Asterisk, Expr, ExprTrait, Order, Query, SelectStatement};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 
-use super::statement::{database_error, execute, fetch, get, get_json, get_parsed, json, time, unreadable};
+use super::statement::{database_error, fetch, get, get_json, get_parsed, json, time, unreadable};
 
 /// Where entries of a kind are: the table, its column of time, and the word
 /// that tells kinds that share a table apart.
-struct Place {
-    table: &'static str,
-    at: &'static str,
+pub(super) struct Place {
+    pub(super) table: &'static str,
+    pub(super) at: &'static str,
     kind: Option<&'static str>,
 }
 
-const fn place(kind: EntryKind) -> Place {
+pub(super) const fn place(kind: EntryKind) -> Place {
     match kind {
         EntryKind::Transition => Place { table: "health_checks", at: "checked_at", kind: Some("transition") },
         EntryKind::Sample => Place { table: "health_checks", at: "checked_at", kind: Some("sample") },
@@ -28,7 +28,7 @@ const fn place(kind: EntryKind) -> Place {
 }
 
 impl Place {
-    fn is_here(&self) -> Option<Expr> {
+    pub(super) fn is_here(&self) -> Option<Expr> {
         self.kind.map(|kind| Expr::col("kind").eq(kind))
     }
 }
@@ -189,39 +189,4 @@ fn entry(kind: EntryKind, row: &SqliteRow) -> Result<Entry> {
 fn count(row: &SqliteRow, column: &str) -> Result<u64> {
     let count: i64 = get(row, column)?;
     u64::try_from(count).map_err(|error| unreadable(column, error))
-}
-
-/// Removes entries by age, then by number.
-pub(super) async fn trim(connection: &mut SqliteConnection, kind: EntryKind, retention: Retention) -> Result<u64> {
-    let place = place(kind);
-    let mut old = Query::delete();
-    old.from_table(place.table).and_where(Expr::col(place.at).lt(time(retention.before)));
-    let mut excess = Query::delete();
-    excess.from_table(place.table).and_where(Expr::col("id").in_subquery(surplus(&place, kind, retention.count_max)));
-    if let Some(is_here) = place.is_here() {
-        old.and_where(is_here);
-    }
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database_error)?;
-    let gone = execute(&mut transaction, &old).await? + execute(&mut transaction, &excess).await?;
-    transaction.commit().await.map_err(database_error)?;
-    Ok(gone)
-}
-
-/// The ids of all but the newest `count_max` entries, counted per instance where
-/// entries are kept per instance.
-fn surplus(place: &Place, kind: EntryKind, count_max: u64) -> SelectStatement {
-    let mut newest_first = WindowStatement::new();
-    if kind.is_per_instance() {
-        newest_first.partition_by("instance_id");
-    }
-    newest_first.order_by("id", Order::Desc);
-    let mut numbered = Query::select();
-    numbered.column("id").expr_window_as(Func::cust("row_number"), newest_first, "place").from(place.table);
-    if let Some(is_here) = place.is_here() {
-        numbered.and_where(is_here);
-    }
-    let count_max = i64::try_from(count_max).unwrap_or(i64::MAX);
-    let mut select = Query::select();
-    select.column("id").from_subquery(numbered, "numbered").and_where(Expr::col("place").gt(count_max));
-    select
 }

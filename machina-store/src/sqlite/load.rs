@@ -34,7 +34,7 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Image> {
     let definitions = definitions::load(&mut transaction).await?;
     let groups = groups::load(&mut transaction).await?;
     transaction.commit().await.map_err(database_error)?;
-    Ok(Image { revision, services, definitions, groups })
+    Ok(Image { revision, services, definitions, groups, ..Image::default() })
 }
 
 async fn secrets(connection: &mut SqliteConnection) -> Result<HashMap<String, Secrets>> {

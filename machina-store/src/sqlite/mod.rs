@@ -4,6 +4,7 @@
 //! and see a snapshot. The tables are made for people with `sqlite3` as much as
 //! for Machina. It refuses to share the file with a second process.
 
+mod backup;
 mod commit;
 mod configs;
 mod connect;
@@ -14,6 +15,7 @@ mod journal;
 mod load;
 mod replies;
 mod statement;
+mod trim;
 
 use std::future;
 use std::path::Path;
@@ -22,11 +24,13 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use machina_core::{
     Batch, Begun, ChangeLog, Changes, Claim, Entry, EntryKind, ErrorKind, Image, InstanceId, Journal, JournalPage,
-    JournalQuery, Keep, Replies, Reply, ReplyKey, Result, Retention, Revision, Store, Timestamp,
+    JournalQuery, Keep, Remembered, Replies, Reply, ReplyKey, Result, Retention, Revision, Store, Timestamp,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqlitePool};
 
+pub(crate) use self::backup::snapshot;
+pub use self::backup::{Backup, Content, Restored, backup, restore};
 use self::file::FileLock;
 use self::statement::database_error;
 
@@ -137,9 +141,7 @@ impl Journal for SqliteStore {
     }
 
     async fn trim(&self, kind: EntryKind, retention: Retention) -> Result<u64> {
-        let mut connection = acquire(&self.writer).await?;
-        let gone = journal::trim(&mut connection, kind, retention).await;
-        settle(connection, gone)
+        trim::trim(&self.writer, &self.readers, kind, retention).await
     }
 }
 
@@ -168,6 +170,12 @@ impl Replies for SqliteStore {
         let mut connection = acquire(&self.writer).await?;
         let gone = replies::trim(&mut connection, now).await;
         settle(connection, gone)
+    }
+
+    async fn list(&self, after: Option<&ReplyKey>, limit: u32) -> Result<Vec<Remembered>> {
+        let mut connection = acquire(&self.readers).await?;
+        let listed = replies::list(&mut connection, after, limit, &self.run).await;
+        settle(connection, listed)
     }
 }
 

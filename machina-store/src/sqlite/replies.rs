@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
-use machina_core::{Begun, Claim, Error, Keep, Reply, ReplyKey, ReplyProgress, Result, Timestamp};
+use machina_core::{Begun, Claim, Error, Keep, Remembered, Reply, ReplyKey, ReplyProgress, Result, Timestamp};
 use sea_query::{Expr, ExprTrait, Func, OnConflict, Order, Query, SimpleExpr};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 
-use super::statement::{database_error, execute, fetch, fetch_first, get, get_json, insert, json, time, unreadable};
+use super::statement::{
+    database_error, execute, fetch, fetch_first, get, get_json, get_parsed, insert, json, time, unreadable,
+};
 
 /// How many requests are remembered, and how many bytes their answers have.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +100,33 @@ fn progress(row: &SqliteRow, run: &str) -> Result<ReplyProgress> {
         Some(body) => ReplyProgress::Answered(Reply { status, headers: get_json(row, "headers")?, body }),
         None => ReplyProgress::NotKept(status),
     })
+}
+
+/// What is remembered under the keys after this one; SQLite compares text byte by byte.
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    after: Option<&ReplyKey>,
+    limit: u32,
+    run: &str,
+) -> Result<Vec<Remembered>> {
+    let mut select = Query::select();
+    select.columns(["tenant", "principal", "key", "request", "begun_at", "expires_at", "run"]);
+    select.columns(["status", "headers", "body"]).from("replies").limit(limit.into());
+    for column in ["tenant", "principal", "key"] {
+        select.order_by(column, Order::Asc);
+    }
+    if let Some(ReplyKey { tenant, principal, key }) = after {
+        let columns = Expr::tuple(["tenant", "principal", "key"].map(Expr::col));
+        select.and_where(columns.gt(Expr::tuple([tenant, principal, key].map(|part| Expr::val(part.as_str())))));
+    }
+    let rows = fetch(connection, &select).await?;
+    rows.iter().map(|row| Ok(Remembered { claim: claim(row)?, progress: progress(row, run)? })).collect()
+}
+
+fn claim(row: &SqliteRow) -> Result<Claim> {
+    let key = ReplyKey { tenant: get(row, "tenant")?, principal: get(row, "principal")?, key: get(row, "key")? };
+    let (at, until) = (get_parsed(row, "begun_at")?, get_parsed(row, "expires_at")?);
+    Ok(Claim { key, request: get(row, "request")?, at, until })
 }
 
 /// Keeps the answer to what was begun under `key`; bytes come from older answers.

@@ -1,0 +1,173 @@
+//! Services, definitions and groups: what is missing in the target is put there,
+//! what is equal stays, and what is different is refused or replaced.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use machina_core::{
+    Backend, Batch, Change, Definitions, Error, Image, InstanceId, Precondition, Result, Service, ServiceId,
+};
+
+use super::content::{self, Sum};
+use super::{CopyOptions, CopyPart, CopyProgress};
+
+/// How many changes a batch has, unless one service needs more.
+const CHANGES_MAX: usize = 500;
+
+/// What is to be done with the target.
+#[derive(Debug)]
+pub(super) struct Declared {
+    /// What goes before anything comes.
+    deletions: Vec<Change>,
+    /// Each with what must be true: a service with its definitions, or a group.
+    units: Vec<Batch>,
+    pub(super) services_before: u64,
+    pub(super) definitions_before: u64,
+    pub(super) groups_before: u64,
+}
+
+/// What the target holds, to be looked up.
+struct Known<'a> {
+    image: &'a Image,
+    services: HashMap<ServiceId, Sum>,
+}
+
+impl<'a> Known<'a> {
+    fn new(image: &'a Image) -> Result<Self> {
+        let services = image.services.iter().map(|service| Ok((service.id, sum(service)?)));
+        Ok(Self { image, services: services.collect::<Result<_>>()? })
+    }
+
+    /// Whether this service is in the target, and all that it has there of
+    /// definitions is in the source.
+    fn has(&self, service: &Service, theirs: &Image) -> Result<bool> {
+        let Some(known) = self.services.get(&service.id) else { return Ok(false) };
+        if *known != sum(service)? {
+            return Ok(false);
+        }
+        for instance in &service.spec.instances {
+            let Some(known) = self.image.definitions.get(&instance.id) else { continue };
+            if !same(instance.id, Some(known), theirs.definitions.get(&instance.id))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn sum(service: &Service) -> Result<Sum> {
+    content::of(&content::service(service)?)
+}
+
+fn same(id: InstanceId, one: Option<&Arc<Definitions>>, other: Option<&Arc<Definitions>>) -> Result<bool> {
+    Ok(match (one, other) {
+        (Some(one), Some(other)) => content::definitions(id, one)? == content::definitions(id, other)?,
+        (one, other) => one.is_none() && other.is_none(),
+    })
+}
+
+impl Declared {
+    /// # Errors
+    /// [`Conflict`](machina_core::ErrorKind::Conflict) when the target has other
+    /// content, and it is not to be replaced.
+    pub(super) fn plan(theirs: &Image, ours: &Image, replace: bool) -> Result<Self> {
+        let known = Known::new(ours)?;
+        let mut plan = Self {
+            deletions: Vec::new(),
+            units: Vec::new(),
+            services_before: 0,
+            definitions_before: 0,
+            groups_before: 0,
+        };
+        let mut kept = HashSet::new();
+        for service in &theirs.services {
+            if known.has(service, theirs)? {
+                kept.insert(service.id);
+            }
+        }
+        for service in ours.services.iter().filter(|service| !kept.contains(&service.id)) {
+            if !replace {
+                return Err(other_content(&format!("service `{}`", service.name())));
+            }
+            plan.deletions.push(Change::DeleteService { id: service.id, name: service.name().clone() });
+        }
+        for service in &theirs.services {
+            plan.service(service, theirs, ours, kept.contains(&service.id));
+        }
+        plan.groups(theirs, ours, replace)?;
+        Ok(plan)
+    }
+
+    fn service(&mut self, service: &Arc<Service>, theirs: &Image, ours: &Image, is_kept: bool) {
+        let mut unit = Batch::default();
+        if is_kept {
+            self.services_before += 1;
+            unit.preconditions.push(Precondition::Exists(service.id));
+        } else {
+            unit.preconditions.push(Precondition::Absent(service.name().clone()));
+            unit.changes.push(Change::PutService(Arc::clone(service)));
+        }
+        for instance in &service.spec.instances {
+            let Some(definitions) = theirs.definitions.get(&instance.id) else { continue };
+            if is_kept && ours.definitions.contains_key(&instance.id) {
+                self.definitions_before += 1;
+                continue;
+            }
+            let (service, instance, definitions) = (service.id, instance.id, Arc::clone(definitions));
+            unit.changes.push(Change::PutDefinitions { service, instance, definitions });
+        }
+        if !unit.changes.is_empty() {
+            self.units.push(unit);
+        }
+    }
+
+    fn groups(&mut self, theirs: &Image, ours: &Image, replace: bool) -> Result<()> {
+        let mut missing: HashMap<_, _> = theirs.groups.iter().map(|group| (group.name(), group)).collect();
+        for group in &ours.groups {
+            let is_equal = match missing.get(group.name()) {
+                Some(their) => content::group(their)? == content::group(group)?,
+                None => false,
+            };
+            if is_equal {
+                self.groups_before += 1;
+                missing.remove(group.name());
+            } else if replace {
+                self.deletions.push(Change::DeleteGroup(group.name().clone()));
+            } else {
+                return Err(other_content(&format!("group `{}`", group.name())));
+            }
+        }
+        self.units.extend(missing.into_values().map(|group| Batch {
+            preconditions: vec![Precondition::GroupAbsent(group.name().clone())],
+            changes: vec![Change::PutGroup(Arc::clone(group))],
+            entries: Vec::new(),
+        }));
+        Ok(())
+    }
+
+    pub(super) async fn carry_out(&self, to: &Backend, options: CopyOptions<'_>) -> Result<()> {
+        for changes in self.deletions.chunks(CHANGES_MAX) {
+            to.store.commit(&Batch { changes: changes.to_vec(), ..Batch::default() }).await?;
+        }
+        let (mut done, total) = (0, self.units.len() as u64);
+        let mut batch = Batch::default();
+        for unit in &self.units {
+            batch.preconditions.extend(unit.preconditions.iter().cloned());
+            batch.changes.extend(unit.changes.iter().cloned());
+            done += 1;
+            if batch.changes.len() >= CHANGES_MAX || done == total {
+                to.store.commit(&std::mem::take(&mut batch)).await?;
+                (options.progress)(CopyProgress { part: CopyPart::Services, done, total });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The target holds something that does not come from the source as it is now.
+pub(super) fn other_content(what: &str) -> Error {
+    Error::conflict(format!(
+        "the target has other content: {what} is not there, or is different, in the store that is copied; \
+         with --replace the target is overwritten"
+    ))
+}

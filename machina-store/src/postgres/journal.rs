@@ -1,0 +1,162 @@
+//! The journal: appended to and read newest first; never changed.
+
+use machina_core::{Entry, EntryKind, Error, JournalPage, JournalQuery, Result, What};
+use sea_query::{Expr, ExprTrait, Order, Query, SelectStatement};
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+
+use super::error::database_error;
+use super::statement::{as_rows, fetch, get, get_json, json, time, with_rows};
+
+/// Where entries of a kind are: the table, its column of time, and the word that
+/// tells kinds that share a table apart.
+pub(super) struct Place {
+    pub(super) table: &'static str,
+    pub(super) at: &'static str,
+    pub(super) kind: Option<&'static str>,
+}
+
+pub(super) const fn place(kind: EntryKind) -> Place {
+    match kind {
+        EntryKind::Transition => Place { table: "health_checks", at: "checked_at", kind: Some("transition") },
+        EntryKind::Sample => Place { table: "health_checks", at: "checked_at", kind: Some("sample") },
+        EntryKind::Rollup => Place { table: "health_rollups", at: "until", kind: None },
+        EntryKind::Call => Place { table: "calls", at: "executed_at", kind: None },
+        EntryKind::Alert => Place { table: "alerts", at: "at", kind: None },
+        EntryKind::Audit => Place { table: "audit", at: "at", kind: None },
+    }
+}
+
+/// Appends entries, all or none.
+pub(super) async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<()> {
+    let mut transaction = connection.begin().await.map_err(database_error)?;
+    insert(&mut transaction, entries).await?;
+    transaction.commit().await.map_err(database_error)
+}
+
+/// The statement that inserts rows into each table; the order is that of the rows.
+const INSERTIONS: [&str; 5] = [
+    "INSERT INTO health_checks (service, instance_id, checked_at, kind, status, state_before, reason, \
+         response_time_ms, error_message) \
+     SELECT service, instance_id, checked_at, kind, status, state_before, reason, response_time_ms, error_message \
+     FROM json_populate_recordset(NULL::health_checks, $1::json)",
+    "INSERT INTO calls (service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error) \
+     SELECT service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error \
+     FROM json_populate_recordset(NULL::calls, $1::json)",
+    "INSERT INTO audit (service, instance_id, at, principal, action, detail) \
+     SELECT service, instance_id, at, principal, action, (detail #>> '{}')::json \
+     FROM json_populate_recordset(NULL::audit, $1::json)",
+    "INSERT INTO alerts (service, instance_id, at, channel, message, alert) \
+     SELECT service, instance_id, at, channel, message, (alert #>> '{}')::json \
+     FROM json_populate_recordset(NULL::alerts, $1::json)",
+    "INSERT INTO health_rollups (service, instance_id, until, since, passes, failures, durations) \
+     SELECT service, instance_id, until, since, passes, failures, durations \
+     FROM json_populate_recordset(NULL::health_rollups, $1::json)",
+];
+
+/// Appends entries within a transaction: those of one table by one statement,
+/// because a busy router writes thousands a second.
+pub(super) async fn insert(connection: &mut PgConnection, entries: &[Entry]) -> Result<()> {
+    let mut rows: [Vec<Value>; INSERTIONS.len()] = Default::default();
+    for entry in entries {
+        let (table, row) = row(entry)?;
+        rows[table].push(row);
+    }
+    for (rows, statement) in rows.into_iter().zip(INSERTIONS) {
+        with_rows(connection, statement, as_rows(rows.into_iter().map(Ok))?).await?;
+    }
+    Ok(())
+}
+
+/// The index of the statement for an entry, and its row.
+fn row(entry: &Entry) -> Result<(usize, Value)> {
+    let (table, mut row) = match &entry.what {
+        What::Transition { from, to, reason } => {
+            (0, json!({"kind": "transition", "status": to, "state_before": from, "reason": reason}))
+        }
+        What::Sample { outcome, response_time_ms, error } => (
+            0,
+            json!({"kind": "sample", "status": outcome, "response_time_ms": response_time_ms, "error_message": error}),
+        ),
+        What::Call { tool, principal, duration_ms, attempts, success, error } => (
+            1,
+            json!({"tool": tool, "principal": principal, "duration_ms": duration_ms, "attempts": attempts,
+                   "success": success, "error": error}),
+        ),
+        What::Audit { principal, action, detail } => {
+            (2, json!({"principal": principal, "action": action, "detail": json(detail)?}))
+        }
+        What::Alert { channel, message, alert } => {
+            (3, json!({"channel": channel, "message": message, "alert": json(alert)?}))
+        }
+        What::Rollup { since, passes, failures, durations } => {
+            (4, json!({"since": time(*since), "passes": passes, "failures": failures, "durations": durations}))
+        }
+        _ => return Err(Error::unsupported("this store does not know this kind of journal entry")),
+    };
+    row["service"] = json!(entry.service);
+    row["instance_id"] = json!(entry.instance);
+    row[place(entry.what.kind()).at] = time(entry.at).into();
+    Ok((table, row))
+}
+
+/// An entry of each kind as JSON, as it is read.
+const fn object(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Transition => {
+            "json_build_object('kind', 'transition', 'at', checked_at, 'service', service, 'instance', instance_id, \
+             'from', state_before, 'to', status, 'reason', reason)::text"
+        }
+        EntryKind::Sample => {
+            "json_build_object('kind', 'sample', 'at', checked_at, 'service', service, 'instance', instance_id, \
+             'outcome', status, 'response_time_ms', response_time_ms, 'error', error_message)::text"
+        }
+        EntryKind::Rollup => {
+            "json_build_object('kind', 'rollup', 'at', until, 'service', service, 'instance', instance_id, \
+             'since', since, 'passes', passes, 'failures', failures, 'durations', durations)::text"
+        }
+        EntryKind::Call => {
+            "json_build_object('kind', 'call', 'at', executed_at, 'service', service, 'instance', instance_id, \
+             'tool', tool, 'principal', principal, 'duration_ms', duration_ms, 'attempts', attempts, \
+             'success', success, 'error', error)::text"
+        }
+        EntryKind::Alert => {
+            "json_build_object('kind', 'alert', 'at', at, 'service', service, 'instance', instance_id, \
+             'channel', channel, 'message', message, 'alert', alert)::text"
+        }
+        EntryKind::Audit => {
+            "json_build_object('kind', 'audit', 'at', at, 'service', service, 'instance', instance_id, \
+             'principal', principal, 'action', action, 'detail', detail)::text"
+        }
+    }
+}
+
+/// Reads one page.
+pub(super) async fn read(connection: &mut PgConnection, query: &JournalQuery) -> Result<JournalPage> {
+    let mut rows = fetch(connection, &selection(query)).await?;
+    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|row| get(row, "id")).transpose()?;
+    let entries = rows.iter().map(|row| get_json(row, "entry")).collect::<Result<_>>()?;
+    Ok(JournalPage { entries, next })
+}
+
+/// One row more than asked for tells whether there are more.
+fn selection(query: &JournalQuery) -> SelectStatement {
+    let place = place(query.kind);
+    let conditions = [
+        place.kind.map(|kind| Expr::col("kind").eq(kind)),
+        query.service.as_ref().map(|name| Expr::col("service").eq(name.as_str())),
+        query.instance.map(|id| Expr::col("instance_id").eq(Expr::val(id.to_string()).cast_as("uuid"))),
+        query.since.map(|since| Expr::col(place.at).gte(Expr::val(time(since)).cast_as("timestamptz"))),
+        query.before.map(|before| Expr::col("id").lt(before)),
+    ];
+    let mut select = Query::select();
+    select.column("id").expr_as(Expr::cust(object(query.kind)), "entry").from(place.table);
+    select.order_by("id", Order::Desc).limit(u64::from(query.limit) + 1);
+    for condition in conditions.into_iter().flatten() {
+        select.and_where(condition);
+    }
+    select
+}

@@ -1,0 +1,146 @@
+//! A PostgreSQL of one test, gone with it: see `tests/backing`. And a way to a
+//! server that can be cut.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use machina_core::Tasks;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+#[derive(Debug)]
+pub(crate) struct OwnPostgres {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    told: Value,
+}
+
+impl OwnPostgres {
+    pub(crate) fn start() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/backing/serve.py");
+        let mut command = Command::new("python3");
+        command.arg(script).arg("postgres").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 is there");
+        let (orders, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut own = Self { child, orders, answers, told: Value::Null };
+        own.told = loop {
+            // What it installs first, it says on lines of its own.
+            if let Ok(told) = serde_json::from_str(&own.answer()) {
+                break told;
+            }
+        };
+        own
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        let read = self.answers.read_line(&mut line).unwrap();
+        assert_ne!(read, 0, "tests/backing/serve.py has ended");
+        line
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.told["MACHINA_TEST_POSTGRES_URL"].as_str().unwrap().to_owned()
+    }
+
+    /// The file of the authority of its certificate.
+    pub(crate) fn authority(&self) -> &str {
+        self.told["MACHINA_TEST_POSTGRES_CA"].as_str().unwrap()
+    }
+
+    /// `kill`, `stop`, `start`, `pause` or `resume`.
+    pub(crate) fn order(&mut self, order: &str) {
+        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
+        assert_eq!(self.answer().trim(), "ok", "{order}");
+    }
+}
+
+impl Drop for OwnPostgres {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        drop(self.child.wait());
+    }
+}
+
+/// The password in an address.
+pub(crate) fn password(url: &str) -> &str {
+    url.split_once("://").unwrap().1.split_once(':').unwrap().1.split_once('@').unwrap().0
+}
+
+/// Forwards to a server, and cuts the connection that is in use once the server
+/// has sent so many bytes more.
+#[derive(Debug)]
+pub(crate) struct Way {
+    port: u16,
+    left: Arc<AtomicUsize>,
+    tasks: Tasks,
+}
+
+impl Way {
+    pub(crate) async fn to(url: &str) -> Self {
+        let target = url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (left, tasks) = (Arc::new(AtomicUsize::new(usize::MAX)), Tasks::new());
+        let (forwarded, budget) = (tasks.clone(), Arc::clone(&left));
+        drop(tasks.spawn("listen", async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(&target).await else { continue };
+                drop(forwarded.spawn("forward", forward(client, server, Arc::clone(&budget))));
+            }
+        }));
+        Self { port, left, tasks }
+    }
+
+    /// The address of the server on this way, in the clear so that bytes are those of the protocol.
+    pub(crate) fn url(&self, url: &str) -> String {
+        let (before, after) = url.split_once('@').unwrap();
+        let (_, database) = after.split_once('/').unwrap();
+        format!("{before}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// Cuts after so many bytes from the server; connections made after that are whole.
+    pub(crate) fn cut_after(&self, bytes: usize) {
+        self.left.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether it has cut.
+    pub(crate) fn has_cut(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == usize::MAX
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+async fn forward(client: TcpStream, server: TcpStream, left: Arc<AtomicUsize>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let up = async { drop(tokio::io::copy(&mut from_client, &mut to_server).await) };
+    let down = async {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+            let allowed = left.load(Ordering::SeqCst);
+            if read >= allowed {
+                drop(to_client.write_all(&buffer[..allowed]).await);
+                left.store(usize::MAX, Ordering::SeqCst);
+                return;
+            }
+            if allowed != usize::MAX {
+                left.store(allowed - read, Ordering::SeqCst);
+            }
+            if to_client.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! { () = up => {} () = down => {} }
+}

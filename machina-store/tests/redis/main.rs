@@ -1,0 +1,11 @@
+//! Redis beside a store, against real servers: one that all share
+//! (`MACHINA_TEST_REDIS_URL`), and one for each test that kills its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod loss;
+mod secrets;
+mod server;
+mod suite;
+mod tls;
+mod waking;
