@@ -6,13 +6,17 @@
 //! repeated is decided by `machina-core`.
 
 mod alerts;
+#[cfg(feature = "assemble")]
+pub mod assemble;
 mod client;
 mod mutations;
 mod problem;
 mod server;
+mod stored;
 
 pub use alerts::{Resolve, notifiers, notifiers_if_possible};
-pub use client::Client;
+pub use client::{Client, RemoteStore};
+pub use mutations::mutations_from;
 pub use server::{
     ConnectAnswer, ConnectRequest, Extensions, ServerConfig, Snippet, check_bind, openapi_document, router,
     router_with, serve,

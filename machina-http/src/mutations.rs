@@ -23,6 +23,19 @@ enum Wire {
     PinTools(PinTools),
 }
 
+/// The mutations of a batch, as `POST /api/v1/services:bulk` takes it.
+///
+/// # Errors
+/// [`Invalid`](machina_core::ErrorKind::Invalid) for the first that is malformed,
+/// with the field; the context says which service it is, where that is known.
+pub fn mutations_from(batch: Value) -> Result<Vec<Mutation>> {
+    let batch: Mutations = serde_path_to_error::deserialize(batch).map_err(|error| {
+        let path = error.path().to_string();
+        Error::invalid_field(if path == "." { "mutations" } else { &path }, error.into_inner().to_string())
+    })?;
+    batch.parse()
+}
+
 /// Replaces the declaration of a service.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -163,5 +176,13 @@ mod tests {
         let error = batch.parse().unwrap_err();
         assert_eq!(error.context().service.as_deref(), Some("a"));
         assert!(error.message().contains("colour"), "{error}");
+    }
+
+    #[test]
+    fn a_malformed_mutation_is_named() {
+        let error = mutations_from(json!({"mutations": [{"register": {"name": "a"}}, {"forget": {}}]})).unwrap_err();
+        assert!(error.context().problems[0].field.starts_with("mutations[1]"), "{error}");
+        assert_eq!(mutations_from(json!({"mutations": [{"put": {"name": "a"}}]})).unwrap().len(), 1);
+        assert_eq!(mutations_from(json!([])).unwrap_err().kind(), machina_core::ErrorKind::Invalid);
     }
 }

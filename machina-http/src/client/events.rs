@@ -43,10 +43,24 @@ impl Client {
         drop(Tasks::new().spawn("events of a server", async move {
             tokio::select! {
                 () = feed.closed() => {}
-                () = client.follow(response, place, &feed) => {}
+                () = client.follow(Some(response), place, &feed) => {}
             }
         }));
         Ok(events)
+    }
+
+    /// The same, opened as soon as the server is there. The reader is told to resync
+    /// whenever something may have happened of which it was not told.
+    pub(super) fn events_when_there(&self) -> EventStream {
+        let (feed, events) = EventStream::fed(QUEUE_MAX);
+        let client = self.clone();
+        drop(Tasks::new().spawn("events of a server", async move {
+            tokio::select! {
+                () = feed.closed() => {}
+                () = client.follow(None, Place { since: None, id: None }, &feed) => {}
+            }
+        }));
+        events
     }
 
     async fn open(&self, place: &Place) -> Result<Response> {
@@ -68,9 +82,20 @@ impl Client {
     }
 
     /// Hands on what comes, and connects again and again; ends when nobody reads.
-    async fn follow(&self, mut response: Response, mut place: Place, feed: &EventFeed) {
+    async fn follow(&self, mut open: Option<Response>, mut place: Place, feed: &EventFeed) {
         let mut delay = FIRST_DELAY;
         loop {
+            let mut response = match open.take() {
+                Some(response) => response,
+                None => {
+                    let response = self.open_again(&place, &mut delay).await;
+                    // Nothing says where the stream stood: what happened meanwhile is not known.
+                    if place.id.is_none() && place.since.is_none() && !feed.send(Next::Resync, None).await {
+                        return;
+                    }
+                    response
+                }
+            };
             let mut frames = Frames::default();
             let broken = loop {
                 match self.next_frame(&mut response, &mut frames).await {
@@ -84,17 +109,16 @@ impl Client {
                 }
             };
             tracing::debug!(%broken, "the stream of events broke off");
-            response = loop {
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(LONGEST_DELAY);
-                match self.open(&place).await {
-                    Ok(response) => break response,
-                    Err(error) => tracing::debug!(%error, "the stream of events could not be opened again"),
-                }
-            };
-            // Nothing says where the stream stood: what happened meanwhile is not known.
-            if place.id.is_none() && place.since.is_none() && !feed.send(Next::Resync, None).await {
-                return;
+        }
+    }
+
+    async fn open_again(&self, place: &Place, delay: &mut Duration) -> Response {
+        loop {
+            tokio::time::sleep(*delay).await;
+            *delay = (*delay * 2).min(LONGEST_DELAY);
+            match self.open(place).await {
+                Ok(response) => return response,
+                Err(error) => tracing::debug!(%error, "the stream of events could not be opened again"),
             }
         }
     }

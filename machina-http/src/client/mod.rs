@@ -5,7 +5,9 @@ mod alerts;
 mod events;
 mod exchange;
 mod frames;
+mod lines;
 mod registry;
+mod store;
 
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use machina_core::{Discovered, Error, HealthSlots, Heartbeat, InstanceId, Overvi
 use reqwest::redirect::Policy;
 use serde::Deserialize;
 use url::Url;
+
+pub use store::RemoteStore;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -25,6 +25,9 @@ pub struct ServerConfig {
     /// Origins, such as `https://app.example`, whose pages may use the API from a
     /// browser though they come from elsewhere (CORS). Without credentials.
     pub cors_allowed_origins: Vec<String>,
+    /// Whether other Machinas may follow this one: read its store over the API,
+    /// secrets in place, and commit to it.
+    pub remote_stores: bool,
     /// How many connections there may be; further ones wait to be taken.
     pub connections_max: usize,
     /// How many bytes the request line and the headers may have together.
@@ -59,6 +62,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(30),
             job_secret: None,
             cors_allowed_origins: Vec::new(),
+            remote_stores: false,
             connections_max: 10_000,
             header_bytes_max: 16 * 1024,
             header_timeout: Duration::from_secs(10),
@@ -153,6 +157,7 @@ mod tests {
             request_timeout: Duration::ZERO,
             job_secret,
             cors_allowed_origins: origins.map(String::from).to_vec(),
+            remote_stores: true,
             connections_max: 0,
             header_bytes_max: 1,
             header_timeout: Duration::ZERO,

@@ -7,7 +7,7 @@ use http::header::ACCEPT;
 use serde_json::{Map, Value, json};
 
 /// What there is, and what it is.
-const ENTRIES: [(&str, &str); 29] = [
+const ENTRIES: [(&str, &str); 30] = [
     ("GET /api/v1/status", "how everything is: numbers, and what is not healthy"),
     ("GET /api/v1/services", "services, by filters and in pages; POST registers one"),
     ("GET /api/v1/services/{name}", "a service; PUT replaces it, PATCH changes it, DELETE removes it"),
@@ -28,6 +28,7 @@ const ENTRIES: [(&str, &str); 29] = [
     ("GET /api/v1/tools", "the tools of all services"),
     ("POST /api/v1/tools:find", "the tools that fit a text: {\"text\": …}"),
     ("GET /api/v1/events", "what changes, as server-sent events: ?since={revision}"),
+    ("GET /api/v1/store/image", "the store, for Machinas that follow this one, where the server lets them"),
     ("GET /ws/health", "changes of health, over a WebSocket"),
     ("GET /ws/config", "changes of what is declared, over a WebSocket"),
     ("POST /mcp", "the same for MCP hosts, by Streamable HTTP, where the server offers it"),

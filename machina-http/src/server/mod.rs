@@ -31,6 +31,7 @@ mod services;
 mod socket;
 mod sources;
 mod status;
+mod store;
 mod tools;
 mod turned_down;
 mod written;
@@ -148,6 +149,9 @@ fn resources() -> Router<App> {
         .route("/events", get(events::stream))
         .route("/alerts", get(alerts::list))
         .route("/status", get(status::status))
+        .route("/store/image", get(store::image))
+        .route("/store/changes", get(store::changes))
+        .route("/store/batches", post(store::commit))
 }
 
 /// Calls and probes have limits of their own, and may take longer than other requests.

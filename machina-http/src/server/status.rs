@@ -3,7 +3,9 @@
 
 use axum::Extension;
 use axum::extract::State;
-use machina_core::{Error, HealthState, Overview, Reason, Scoped, ServiceHealth, ServiceName, Timestamp, now};
+use machina_core::{
+    Error, HealthState, Overview, Reason, Scoped, ServiceHealth, ServiceName, StoreStanding, Timestamp, now,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -34,12 +36,14 @@ pub(super) struct Status {
     not_healthy: Vec<NotHealthy>,
 }
 
-/// Whether the store answers. What is shown is what it last said.
+/// Whether the registry can serve, and how what is shown stands to the store.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct StoreStatus {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    #[serde(flatten)]
+    standing: StoreStanding,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -58,7 +62,8 @@ pub(super) async fn status(
 ) -> Result<axum::Json<Status>, Failure> {
     parameters.none()?;
     let failing = app.machina.ready().await.err();
-    let store = StoreStatus { ready: failing.is_none(), detail: failing.map(|error| error.message().to_owned()) };
+    let detail = failing.map(|error| error.message().to_owned());
+    let store = StoreStatus { ready: detail.is_none(), detail, standing: app.machina.standing() };
     let (as_of, overview) = (now(), caller.overview());
     Ok(axum::Json(Status {
         name: "machina",
@@ -89,7 +94,8 @@ pub(super) async fn live() -> axum::Json<Value> {
     axum::Json(json!({"status": "alive"}))
 }
 
-/// The server can serve, and was not told to stop. With `?verbose`, what it serves.
+/// The server can serve, and was not told to stop. With `?verbose`, what it serves and
+/// how old that may be: one of several replicas is ready though it cannot reach the store.
 pub(super) async fn ready(
     State(app): State<App>,
     parameters: Parameters,
@@ -100,9 +106,11 @@ pub(super) async fn ready(
         return Err(Error::unavailable("the server was told to stop").into());
     }
     app.machina.ready().await?;
-    let view = app.machina.view();
+    let standing = app.machina.standing();
     let checks = json!({
-        "store": "ok", "revision": view.revision(), "services": view.len(), "as_of": now(), "started_at": app.started_at,
+        "store": if standing.stale { "stale" } else { "ok" }, "revision": standing.revision, "as_of": standing.as_of,
+        "lag_ms": standing.lag_ms, "replica": standing.replica, "services": app.machina.view().len(),
+        "started_at": app.started_at,
     });
     Ok(axum::Json(if verbose { json!({"status": "ready", "checks": checks}) } else { json!({"status": "ready"}) }))
 }

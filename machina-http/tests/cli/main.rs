@@ -5,11 +5,13 @@
 
 mod alerts;
 mod egress;
+mod follow;
 mod foreign;
 mod mcp;
 mod registry;
 mod server;
 mod settings;
 mod store;
+mod stores;
 mod upstream;
 mod world;

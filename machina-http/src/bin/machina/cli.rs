@@ -30,6 +30,9 @@ pub(crate) struct Common {
     /// Keep services and history here: `sqlite:PATH` or `memory:`.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
+    /// Share this Redis with other replicas, for wake-ups, limits and kept answers: `redis://HOST`.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) redis: Option<String>,
     /// What to log to stderr, such as `debug` or `warn,machina_mcp=trace`.
     #[arg(long, global = true, value_name = "FILTER", env = "MACHINA_LOG")]
     pub(crate) log: Option<String>,
@@ -92,6 +95,9 @@ pub(crate) enum Command {
     /// Copy another registry into this one.
     #[command(subcommand)]
     Registry(Registry),
+    /// Copy a whole store, or back one up.
+    #[command(subcommand)]
+    Store(Store),
     /// Look at the configuration of Machina itself.
     #[command(subcommand)]
     Config(Config),
@@ -108,6 +114,9 @@ pub(crate) struct Serve {
     /// Declare the MCP servers of this file at every start; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) import: Vec<PathBuf>,
+    /// Serve these tools that come with Machina: calculator, strings, transform.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) builtin: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +131,9 @@ pub(crate) struct Mcp {
     /// Declare the MCP servers of this file at every start; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) import: Vec<PathBuf>,
+    /// Serve these tools that come with Machina: calculator, strings, transform.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) builtin: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -329,6 +341,38 @@ pub(crate) struct Sync {
     /// disabled, for you to look at: they run as you, and read your environment.
     #[arg(long)]
     pub(crate) allow_commands: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Copy everything that the store FROM keeps to the store TO, and compare the two.
+    /// What was interrupted goes on when it is run again; FROM is not changed.
+    Copy {
+        /// The address of the store to copy. A server may use it, if it is a SQLite file.
+        #[arg(value_name = "FROM")]
+        from: String,
+        /// The address of the store to copy to; made if there is none.
+        #[arg(value_name = "TO")]
+        to: String,
+        /// Overwrite what else TO holds.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Write the SQLite store to a new file, also while a server uses it.
+    Backup {
+        /// The file to make.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Make a backup the SQLite store again. The store before is kept beside it.
+    Restore {
+        /// The backup.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Only if this is its SHA-256, in hex.
+        #[arg(long, value_name = "HASH")]
+        sha256: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

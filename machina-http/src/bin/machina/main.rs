@@ -89,7 +89,7 @@ fn shepherd() -> ExitCode {
 
 async fn start(cli: Cli) -> ExitCode {
     let Cli { mut common, command } = cli;
-    let variables = paths::variables();
+    let variables = machina_http::assemble::process_variables();
     if let Command::Config(cli::Config::Check { file: Some(file) }) = &command {
         common.config = Some(file.clone());
     }
@@ -120,6 +120,7 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
         Command::Serve(args) => Box::pin(serve::http(app, &args)).await,
         Command::Mcp(args) => Box::pin(serve::stdio(app, &args)).await,
         Command::Config(command) => commands::config::run(app, &command),
+        Command::Store(command) => Box::pin(commands::store::run(app, &command)).await,
         // It is begun before there is an app.
         Command::Shepherd => Ok(Ended::Well),
         Command::Import(args) => {
@@ -174,9 +175,15 @@ async fn run(app: &App, command: Command) -> Result<Ended> {
 
 impl App {
     /// The configuration in effect.
-    fn settings(&self, import: &[PathBuf], listen: Option<&str>, mode: Option<&str>) -> Result<Effective> {
-        let (config, store) = (self.cli.config.as_deref(), self.cli.store.as_deref());
-        settings::load(&Flags { config, listen, store, mode, import }, &self.variables)
+    fn settings(&self) -> Result<Effective> {
+        self.settings_with(Flags::default())
+    }
+
+    /// The same with what the flags of a command say about it.
+    fn settings_with(&self, flags: Flags<'_>) -> Result<Effective> {
+        let (config, store, redis) =
+            (self.cli.config.as_deref(), self.cli.store.as_deref(), self.cli.redis.as_deref());
+        settings::load(&Flags { config, store, redis, ..flags }, &self.variables)
     }
 
     /// Says something about a file.

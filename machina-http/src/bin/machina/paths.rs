@@ -8,14 +8,6 @@ use machina_core::{Error, Result, Sensitive};
 /// The environment of this process, read once.
 pub(crate) type Variables = BTreeMap<String, String>;
 
-/// The variables of this process; those that are not UTF-8 are left out.
-pub(crate) fn variables() -> Variables {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os().filter_map(text).collect()
-}
-
 /// The address of the store that is used when none is named: a SQLite file among
 /// the user's own data, so that every command finds the same services whatever
 /// directory it is started in.

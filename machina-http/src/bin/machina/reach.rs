@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use machina_core::{
-    Connector, Error, ErrorKind, Machina, Page, Query, Registry, Result, Router, ServiceReport, ToolQuery, ToolReport,
+    Error, ErrorKind, Machina, Page, Query, Registry, Result, Router, Sensitive, ServiceReport, ToolQuery, ToolReport,
 };
 use machina_http::Client;
-use machina_mcp::client::{Environment, connectors};
+use machina_http::assemble::{self, AssembleOptions};
+use machina_mcp::client::Environment;
 
 use crate::App;
 use crate::cli::Where;
@@ -70,7 +71,7 @@ async fn reach(app: &App, at: &Where, watch: Watch) -> Result<Reached> {
         client.check_version().await?;
         return Ok(remote(client));
     }
-    let settings = app.settings(&[], None, None)?.settings;
+    let settings = app.settings()?.settings;
     if app.cli.store.is_none() {
         let url = format!("http://{}", settings.server.listen);
         match who_answers(&url).await {
@@ -109,24 +110,13 @@ pub(crate) async fn open(app: &App, settings: &Settings, watch: Watch) -> Result
         Some(url) => url.clone(),
         None => default_store(&app.variables)?,
     };
-    let environment = Environment::new(app.variables.clone());
-    let resolve = |field: &str, text: &str| environment.resolve(field, text);
-    let notifiers = match watch {
-        Watch::Yes => machina_http::notifiers(&settings.alerts, &resolve)?,
-        Watch::No => machina_http::notifiers_if_possible(&settings.alerts, &resolve),
-    };
     let mut client = settings.client();
     client.stdio.shepherd = client.stdio.shepherd.or_own(|| std::env::current_exe().ok());
-    let connectors: Vec<Arc<dyn Connector>> = connectors(client, environment)?;
-    let backend = machina_store::open(&url).await?;
-    let mut builder = Machina::builder().config(settings.core()).backend(backend).connectors(connectors);
-    for notifier in notifiers {
-        builder = builder.notifier(notifier);
-    }
-    match watch {
-        Watch::Yes => builder.open().await,
-        Watch::No => builder.without_monitor().open().await,
-    }
+    let environment = Environment::new(app.variables.clone());
+    let (config, watch) = (settings.core(), watch == Watch::Yes);
+    let redis = settings.store.redis.clone().map(Sensitive::secret);
+    let options = AssembleOptions { config, client, environment, redis, watch };
+    assemble::builder(&url, options).await?.open().await
 }
 
 /// `error` with what to do about it, if it is that another process holds the store.

@@ -11,6 +11,9 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How often a bar that waits is drawn again.
 const TICK: Duration = Duration::from_millis(120);
 
+/// How something looks whose length is known.
+const PROGRESS: &str = "{msg} {wide_bar} {pos}/{len} {elapsed} (about {eta} left)";
+
 /// The terminal behind stderr, if there is one.
 #[derive(Debug, Clone)]
 pub(crate) struct Screen {
@@ -61,6 +64,15 @@ impl Screen {
         bar.enable_steady_tick(TICK);
         Bar(bar)
     }
+
+    /// How far something is of `total`; of 0, of a number that is not known.
+    pub(crate) fn progress(&self, text: &'static str, total: u64) -> Bar {
+        let bar = self.bars.add(ProgressBar::new(total).with_message(text));
+        let template = if total == 0 { "{spinner} {msg} {pos} {elapsed}" } else { PROGRESS };
+        bar.set_style(style(template));
+        bar.enable_steady_tick(TICK);
+        Bar(bar)
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -72,6 +84,10 @@ fn style(template: &str) -> ProgressStyle {
 pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
+    pub(crate) fn at(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
     pub(crate) fn one_more(&self) {
         self.0.inc(1);
     }

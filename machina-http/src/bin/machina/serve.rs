@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use machina_core::{Error, ErrorKind, GroupSpec, Machina, Principal, Result, Role, ServiceSpec};
+use machina_core::{Error, ErrorKind, Machina, Principal, Result, Role, ServiceSpec};
 use machina_http::{Client, Extensions, router_with};
 use machina_mcp::formats::Severity;
 use machina_mcp::registry::registry_api;
@@ -21,7 +21,7 @@ use crate::declare;
 use crate::exit::Ended;
 use crate::paths::shown_store;
 use crate::reach::{Watch, hinted, open};
-use crate::settings::Settings;
+use crate::settings::{Flags, Settings};
 use crate::settle;
 use crate::signals::Signals;
 
@@ -55,7 +55,9 @@ pub(crate) async fn who_answers(url: &str) -> Answering {
 
 /// Serves over HTTP.
 pub(crate) async fn http(app: &App, args: &cli::Serve) -> Result<Ended> {
-    let (settings, declared) = prepared(app, args.listen.as_deref(), None, &args.import)?;
+    let flags =
+        Flags { listen: args.listen.as_deref(), import: &args.import, builtin: &args.builtin, ..Flags::default() };
+    let (settings, declared) = prepared(app, flags)?;
     let signals = Signals::listen(&app.tasks)?;
     let listener = bind(settings.server.listen).await?;
     let hint = "if that is another `machina serve`, it serves already; or name another store with --store";
@@ -65,7 +67,7 @@ pub(crate) async fn http(app: &App, args: &cli::Serve) -> Result<Ended> {
         announce(app, &listener, &settings)?;
         let mut serving = Box::pin(over_http(listener, &machina, &settings, stop.clone()));
         let coming_up = async {
-            declare_all(app, &machina, declared, &settings.groups).await?;
+            declare_all(app, &machina, declared, &settings).await?;
             settle::show(app, &machina).await;
             std::future::pending::<Result<()>>().await
         };
@@ -78,12 +80,14 @@ pub(crate) async fn http(app: &App, args: &cli::Serve) -> Result<Ended> {
         stop.cancel();
         serving.await
     };
-    to_the_end(&signals, &machina, work).await
+    Box::pin(to_the_end(&signals, &machina, work)).await
 }
 
 /// Serves a host on stdin and stdout, and over HTTP if that is wanted.
 pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
-    let (settings, declared) = prepared(app, args.listen.as_deref(), args.mode.as_deref(), &args.import)?;
+    let cli::Mcp { listen, mode, import, builtin } = args;
+    let flags = Flags { listen: listen.as_deref(), mode: mode.as_deref(), import, builtin, ..Flags::default() };
+    let (settings, declared) = prepared(app, flags)?;
     let signals = Signals::listen(&app.tasks)?;
     let listener = match args.listen {
         Some(_) => Some(bind(settings.server.listen).await?),
@@ -110,7 +114,7 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
         });
         let host = machina.scoped(Principal::new("stdio", Role::Developer).remote());
         let talk = async {
-            declare_all(app, &machina, declared, &settings.groups).await?;
+            declare_all(app, &machina, declared, &settings).await?;
             Box::pin(serve_stdio(host, settings.mcp.exposure())).await
         };
         tokio::select! {
@@ -121,7 +125,7 @@ pub(crate) async fn stdio(app: &App, args: &cli::Mcp) -> Result<Ended> {
         stop.cancel();
         serving.await
     };
-    to_the_end(&signals, &machina, work).await
+    Box::pin(to_the_end(&signals, &machina, work)).await
 }
 
 /// What a host does instead of starting a second Machina on one store.
@@ -149,13 +153,8 @@ async fn to_the_end(signals: &Signals, machina: &Machina, work: impl Future<Outp
 
 /// Reads the configuration and every file that it imports, before anything is
 /// opened or started.
-fn prepared(
-    app: &App,
-    listen: Option<&str>,
-    mode: Option<&str>,
-    import: &[std::path::PathBuf],
-) -> Result<(Settings, Vec<ServiceSpec>)> {
-    let settings = app.settings(import, listen, mode)?.settings;
+fn prepared(app: &App, flags: Flags<'_>) -> Result<(Settings, Vec<ServiceSpec>)> {
+    let settings = app.settings_with(flags)?.settings;
     let files = declare::read(app, &settings.import)?;
     declare::remarks(app, &files, Severity::Warning);
     let mut specs = declare::services(app, files);
@@ -164,12 +163,17 @@ fn prepared(
     Ok((settings, specs))
 }
 
-async fn declare_all(app: &App, machina: &Machina, specs: Vec<ServiceSpec>, groups: &[GroupSpec]) -> Result<()> {
+async fn declare_all(app: &App, machina: &Machina, specs: Vec<ServiceSpec>, settings: &Settings) -> Result<()> {
     let declared = declare::declare(machina, specs).await?;
     for (name, error) in declared.refused {
         app.complain(format_args!("`{name}` was not taken: {}", error.message()));
     }
-    for group in groups {
+    for builtin in &settings.builtin {
+        if let Err(error) = builtin.serve(machina).await {
+            app.complain(format_args!("`{builtin}` was not taken: {}", error.message()));
+        }
+    }
+    for group in &settings.groups {
         if let Err(error) = machina.system().put_group(group.clone(), None, false).await {
             app.complain(format_args!("the group `{}` was not taken: {}", group.name, error.message()));
         }

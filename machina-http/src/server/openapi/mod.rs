@@ -9,6 +9,7 @@ mod operation;
 mod parts;
 mod schemas;
 mod services;
+mod store;
 mod tools;
 
 use std::hash::{DefaultHasher, Hasher as _};
@@ -25,7 +26,7 @@ use super::failure::Failure;
 use super::written::header_value;
 
 /// What the paths are sorted by.
-const TAGS: [(&str, &str); 12] = [
+const TAGS: [(&str, &str); 13] = [
     ("Services", "What is registered"),
     ("Instances", "Where services run"),
     ("Running services", "Health, maintenance, heartbeats, history"),
@@ -34,6 +35,7 @@ const TAGS: [(&str, &str); 12] = [
     ("Connecting hosts", "How MCP hosts are configured"),
     ("Changes", "What changes, as it happens"),
     ("Alerts", "What a person is told, and whom it reaches"),
+    ("Followers", "What a Machina reads and commits that follows this one"),
     ("Server", "The server itself"),
     ("MCP", "The same for MCP hosts"),
     ("MCP registry", "The same as the official registry would list it"),
@@ -85,7 +87,7 @@ pub fn document() -> Value {
 }
 
 fn operations() -> impl Iterator<Item = operation::Operation> {
-    let own = [services::operations(), tools::operations(), alerts::operations()];
+    let own = [services::operations(), tools::operations(), alerts::operations(), store::operations()];
     let all = own.into_iter().chain([around::operations(), aliases::operations()]);
     all.flatten()
 }

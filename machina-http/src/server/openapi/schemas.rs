@@ -12,6 +12,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::super::{alerts, calls, connect, history, operate, services, status, tools};
 use crate::mutations::{Deregister, PinTools, SetAdminState, Update};
 use crate::problem::ProblemDocument;
+use crate::stored::{Committed, StoredBatch};
 
 /// A reference to a schema of the document.
 pub(super) fn of(name: &str) -> Value {
@@ -64,6 +65,8 @@ pub(super) fn all() -> Map<String, Value> {
     add::<alerts::AlertTests>(&mut found);
     add::<status::Status>(&mut found);
     add::<ProblemDocument>(&mut found);
+    add::<StoredBatch>(&mut found);
+    add::<Committed>(&mut found);
     let mut schemas = Map::new();
     for (name, schema) in found {
         schemas.entry(name).or_insert_with(|| plain(json!(schema)));
@@ -183,9 +186,10 @@ fn call_result() -> Value {
         "required": ["instance", "attempts", "duration_ms", "tried"],
         "properties": {
             "instance": of("InstanceId"),
-            "attempts": {"type": "integer", "minimum": 1},
+            "attempts": {"type": "integer", "minimum": 0},
             "duration_ms": {"type": "number", "minimum": 0},
             "tried": {"type": "array", "items": {"type": "object"}},
+            "age_ms": {"type": "integer", "minimum": 0, "description": "Of an answer that was kept."},
         },
     });
     json!({

@@ -15,7 +15,7 @@ pub(crate) fn run(app: &App, command: &cli::Config) -> Result<Ended> {
         cli::Config::Schema => app.output.json(&schema()),
         cli::Config::Check { .. } => return check(app),
         cli::Config::Print => {
-            let effective = app.settings(&[], None, None)?;
+            let effective = app.settings()?;
             if app.output.is_json() {
                 app.output.json(&document(&effective));
             } else {
@@ -29,7 +29,7 @@ pub(crate) fn run(app: &App, command: &cli::Config) -> Result<Ended> {
 /// Looks at everything that `serve` looks at before it opens anything: the
 /// settings, and every file that they import.
 fn check(app: &App) -> Result<Ended> {
-    let effective = app.settings(&[], None, None)?;
+    let effective = app.settings()?;
     let paths = &effective.settings.import;
     let read = paths.iter().map(|path| declare::read(app, std::slice::from_ref(path)));
     let (mut files, mut problems) = (Vec::new(), Vec::new());

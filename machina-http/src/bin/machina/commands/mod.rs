@@ -11,4 +11,5 @@ pub(crate) mod health;
 pub(crate) mod import;
 pub(crate) mod registry;
 pub(crate) mod services;
+pub(crate) mod store;
 pub(crate) mod tools;

@@ -1,23 +1,36 @@
 //! Every setting by name, with what it is: the one list that the schema, the
 //! errors and the reference page are held against.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use machina_core::{HealthConfig, RoutingConfig, SessionsConfig};
 use serde_json::Value;
 
 use super::Settings;
 use super::layers::at;
 
 /// One setting.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Key {
     /// `section.name`.
     pub(super) path: &'static str,
     /// What it is, in one sentence without an end.
-    pub(super) doc: &'static str,
+    pub(super) doc: Cow<'static, str>,
     /// What it may be, where that is one of few words.
     pub(super) choices: &'static [&'static str],
 }
 
 impl Key {
+    /// One that the core declares, with its sentence.
+    fn declared(path: &'static str, sentence: &str) -> Self {
+        let sentence = sentence.trim().trim_end_matches('.');
+        let (first, rest) = sentence.split_at(sentence.chars().next().map_or(0, char::len_utf8));
+        let doc = format!("{}{rest}", first.to_lowercase());
+        let choices = CHOICES.iter().find(|(of, _)| *of == path).map_or(&[][..], |(_, choices)| choices);
+        Self { path, doc: doc.into(), choices }
+    }
+
     /// Its value when nobody sets it.
     pub(super) fn default(&self) -> Value {
         let tree = serde_json::to_value(Settings::default()).unwrap_or_default();
@@ -26,11 +39,31 @@ impl Key {
 }
 
 const fn key(path: &'static str, doc: &'static str) -> Key {
-    Key { path, doc, choices: &[] }
+    Key { path, doc: Cow::Borrowed(doc), choices: &[] }
 }
 
-/// Every setting, in the order of the reference page.
-pub(super) const KEYS: &[Key] = &[
+/// Every setting, in the order of the reference page. What a service may set for
+/// itself is told by the core, which declares it.
+pub(super) static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let declared = |settings: &'static [(&str, &str)]| settings.iter().map(|(path, doc)| Key::declared(path, doc));
+    let mut keys = FIRST.to_vec();
+    keys.extend(declared(HealthConfig::SETTINGS).chain(HEALTH.iter().cloned()));
+    keys.extend(declared(RoutingConfig::SETTINGS).chain(ROUTING.iter().cloned()));
+    keys.extend(declared(SessionsConfig::SETTINGS).chain(SESSIONS.iter().cloned()));
+    keys.extend_from_slice(LAST);
+    keys
+});
+
+/// What those of a few words may be that a service may set for itself.
+const CHOICES: &[(&str, &[&str])] = &[
+    ("health.level", &["ping", "tools", "canary"]),
+    ("routing.balancer", &["peak_ewma", "round_robin", "weighted_random", "least_outstanding"]),
+    ("routing.pinning", &["report", "strict"]),
+    ("sessions.start", &["eager", "lazy"]),
+];
+
+/// Those before the health of instances, in the order of the reference page.
+const FIRST: &[Key] = &[
     key(
         "server.listen",
         "the address and port of the HTTP server; only loopback addresses until there is authentication",
@@ -60,12 +93,12 @@ pub(super) const KEYS: &[Key] = &[
     key("server.job_secret", "what the header x-cron-secret of POST /api/jobs/health-check must hold"),
     Key {
         path: "mcp.mode",
-        doc: "which tools a host sees: five that reach every other, or every tool by itself",
+        doc: Cow::Borrowed("which tools a host sees: five that reach every other, or every tool by itself"),
         choices: &["meta", "flat"],
     },
     Key {
         path: "mcp.prefix",
-        doc: "when the name of a tool is preceded by that of its service, in flat mode",
+        doc: Cow::Borrowed("when the name of a tool is preceded by that of its service, in flat mode"),
         choices: &["always", "on_collision", "none"],
     },
     key("mcp.aliases", "whether the names that earlier gateways gave the tools of meta mode are listed too"),
@@ -92,44 +125,13 @@ pub(super) const KEYS: &[Key] = &[
     key("import", "files of MCP servers, in any format that `machina import` reads, declared at every start"),
     Key {
         path: "builtin",
-        doc: "services that come with Machina and are served from its own process",
+        doc: Cow::Borrowed("services that come with Machina and are served from its own process"),
         choices: &["calculator", "strings", "transform"],
     },
-    key(
-        "health.interval",
-        "time between two probes of an instance; 1 s to 1 h. Each is up to a tenth shorter, by chance",
-    ),
-    key("health.fast_interval", "time between two probes while the state of an instance is in doubt; 100 ms to 1 h"),
-    key("health.timeout", "how long one attempt of a probe may take; 100 ms to 1 min"),
-    key(
-        "health.confirm_timeout",
-        "how long the attempt may take that confirms a failed probe over a new connection; 100 ms to 1 min",
-    ),
-    key(
-        "health.confirm_delay",
-        "how long after a failed probe it is confirmed, at least; at most twice as long. 0 s to 10 s",
-    ),
-    key("health.startup_grace", "how long a new instance may take to answer for the first time; 1 s to 15 min"),
-    key("health.passive_window", "a successful call within this time replaces a probe; 0 s to 1 h"),
-    key(
-        "health.flap_window",
-        "the time over which an instance that goes down again and again is counted as flapping; 10 s to 1 day",
-    ),
-    key("health.flap_hold", "how long an instance counts as flapping at most after it last went down; 1 s to 1 day"),
-    key(
-        "health.slow_start",
-        "how long an instance that came back takes to get its full share of the calls, beginning with a tenth; 0 s to 1 h. Twice as long while it flaps",
-    ),
-    key("health.failure_threshold", "soft failures in a row until an instance is unhealthy; 1 to 100"),
-    key("health.success_threshold", "passes in a row until an unhealthy instance is healthy; 1 to 100"),
-    key("health.retries", "how often a failed probe is confirmed before it counts; 0 to 5"),
-    key("health.list_every", "every how many probes the definitions are listed again; 1 to 1000000"),
-    key(
-        "health.flap_threshold",
-        "an instance that went down more often than this within the window is flapping; 1 to 100",
-    ),
-    key("health.flap_success_threshold", "passes in a row until a flapping instance is healthy; 1 to 100"),
-    Key { path: "health.level", doc: "how deep a probe looks", choices: &["ping", "tools", "canary"] },
+];
+
+/// Those of health that no service has of its own.
+const HEALTH: &[Key] = &[
     key(
         "health.startup_grace_stdio",
         "`health.startup_grace` of a child process: its package may have to be downloaded",
@@ -148,115 +150,20 @@ pub(super) const KEYS: &[Key] = &[
         "health.lag_max",
         "while Machina's own loop is late by more than this, probes get up to eight times their time",
     ),
-    key("routing.timeout", "how long a call may take in all, retries included; 10 ms to 10 min"),
-    key(
-        "routing.idle_timeout",
-        "how long an instance may be silent about a call: its progress begins this anew, but never `timeout`; 10 ms to 10 min",
-    ),
-    key(
-        "routing.queue_timeout",
-        "how long a call may wait for an instance with room, at most half its own time; 0 s to 1 min",
-    ),
-    key("routing.restart_hold", "how long a call waits for the only instance while that restarts; 0 s to 1 min"),
-    key("routing.ejection_window", "the time over which the share of successful calls is counted; 1 s to 5 min"),
-    key(
-        "routing.ejection_time",
-        "how long an instance that fails is first ejected; 100 ms to 10 min. Each time in a row twice as long",
-    ),
-    key("routing.ejection_time_max", "how long it is ejected at most; 100 ms to 1 h"),
-    key(
-        "routing.retry_after_max",
-        "how long an instance that says when to come back is left alone at most; 0 s to 1 h",
-    ),
-    key(
-        "routing.hedge_delay",
-        "how long a call must have taken before a second instance is asked, at least; 1 ms to 1 min",
-    ),
-    key("routing.latency_default", "what is assumed of an instance that was never called; 1 ms to 1 min"),
-    key("routing.latency_decay", "the time over which an old latency loses its weight; 100 ms to 10 min"),
-    key(
-        "routing.failure_penalty",
-        "what counts as the latency of a failed call, so that an instance that fails fast does not look fast; 0 s to 10 min",
-    ),
-    key("routing.attempts_max", "how many attempts a call may have, where repeating it is safe; 1 to 10"),
-    key(
-        "routing.in_flight_max",
-        "how many calls an instance works on at once; 1 to 10000. One where the server takes one at a time",
-    ),
-    key("routing.queue_max", "how many calls may wait for an instance with room; 0 to 100000"),
-    key("routing.retry_percentage", "how many calls may be repeated, in percent of all; 0 to 100"),
-    key("routing.retries_per_second", "how many calls a second may be repeated besides; 0 to 1000"),
-    key("routing.ejection_failures", "how many failures in a row eject an instance; 1 to 1000"),
-    key(
-        "routing.ejection_success_percentage",
-        "below this share of successful calls, in percent, an instance is ejected; 0 to 100",
-    ),
-    key("routing.ejection_samples", "how many calls the share must rest on; 1 to 10000"),
-    key(
-        "routing.panic_percentage",
-        "when fewer than this share of the instances, in percent, may take calls, all are used that are not certainly down; 0 to 100",
-    ),
-    key(
-        "routing.locality_percentage",
-        "when fewer than this share of the instances nearby, in percent, may take calls, those further away are used too; 0 to 100",
-    ),
-    key("routing.hedge_percentage", "how many calls may be sent to a second instance, in percent of all; 0 to 100"),
-    key(
-        "routing.calls_per_minute",
-        "how many calls a minute a service takes from all callers together; 0 for any number, to 1000000",
-    ),
-    key("routing.calls_burst", "how many of them may come at once; 1 to 100000"),
-    Key {
-        path: "routing.balancer",
-        doc: "how an instance is picked",
-        choices: &["peak_ewma", "round_robin", "weighted_random", "least_outstanding"],
-    },
-    key(
-        "routing.trust_annotations",
-        "whether the server's own `readOnlyHint` and `idempotentHint` are believed. Only then may a call whose outcome is unknown be repeated elsewhere",
-    ),
-    key(
-        "routing.session_affinity",
-        "whether the calls of one session of a host go to the same instance while that is up: for servers that remember who asked",
-    ),
-    key("routing.validate_arguments", "whether arguments are held against the tool's schema before anything is sent"),
-    Key {
-        path: "routing.pinning",
-        doc: "what happens when a tool is another one than was pinned",
-        choices: &["report", "strict"],
-    },
+];
+
+/// Those of routing that no service has of its own.
+const ROUTING: &[Key] = &[
     key("routing.in_flight_max_stdio", "how many calls an instance that is a child process works on at once"),
     key("routing.region", "the region that this process runs in: instances there are preferred"),
     key("routing.zone", "the zone within the region"),
-    key(
-        "sessions.idle_timeout",
-        "a child process that was not called for this long is stopped; it starts again with the next call. 1 s to 1 day",
-    ),
-    key(
-        "sessions.connect_timeout",
-        "how long a connection to an instance that is no child process may take; 100 ms to 1 min",
-    ),
-    key(
-        "sessions.start_timeout",
-        "how long the start of a child process may take that has answered before; a new one has `startup_grace`. 1 s to 15 min",
-    ),
-    key(
-        "sessions.restart_delay_max",
-        "a process that ends is started anew at once, the next time after up to 1 s, and each further time after up to twice as long, but never longer than this; 1 s to 1 h",
-    ),
-    key(
-        "sessions.restart_reset",
-        "after so long without ending, a process that ends is again started at once; 1 s to 1 day",
-    ),
-    key("sessions.crash_loop_window", "the time over which restarts are counted; 1 s to 1 day"),
-    key("sessions.crash_loop_interval", "how often a process in a crash loop is still started; 1 s to 1 day"),
-    key(
-        "sessions.crash_loop_restarts",
-        "a process that ended more often than this within the window is in a crash loop; 1 to 1000",
-    ),
-    key("sessions.warm", "how many instances are kept running though no one calls them; 0 to 64"),
-    Key { path: "sessions.start", doc: "when instances are started", choices: &["eager", "lazy"] },
-    key("sessions.close_timeout", "how long closing everything may take"),
+];
+
+/// Those of sessions that no service has of its own.
+const SESSIONS: &[Key] = &[key("sessions.close_timeout", "how long closing everything may take")];
+
+/// Those after them.
+const LAST: &[Key] = &[
     key("journal.keep", "how long health transitions, calls and audit entries are kept"),
     key("journal.keep_samples", "how long samples of probes are kept"),
     key("journal.entries_max", "how many entries of each kind are kept; for samples and transitions, of each instance"),

@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use machina_core::{
-    AccessConfig, AlertChannel, AlertsConfig, Config, EgressConfig, Error, GroupSpec, HealthConfig, JournalConfig,
-    LimitsConfig, Problem, Result, RoutingConfig, ServiceSpec, SessionsConfig,
+    AccessConfig, AlertChannel, AlertsConfig, Builtin, Config, EgressConfig, Error, GroupSpec, HealthConfig,
+    JournalConfig, LimitsConfig, Problem, ReplicasConfig, Result, RoutingConfig, ServiceSpec, SessionsConfig,
 };
 use machina_http::{ServerConfig, check_bind};
 use machina_mcp::client::{ClientConfig, HttpConfig, StdioConfig};
@@ -46,9 +46,12 @@ pub(crate) struct Settings {
     pub(crate) limits: LimitsConfig,
     pub(crate) access: AccessConfig,
     pub(crate) egress: EgressConfig,
+    pub(crate) replicas: ReplicasConfig,
     pub(crate) alerts: AlertsConfig,
     pub(crate) stdio: StdioConfig,
     pub(crate) http: HttpConfig,
+    /// Services that come with Machina and are served.
+    pub(crate) builtin: Vec<Builtin>,
     /// Services that are declared at every start.
     #[serde(deserialize_with = "services")]
     pub(crate) services: Vec<ServiceSpec>,
@@ -74,10 +77,19 @@ impl Default for ServerSettings {
 }
 
 /// Where services and history are kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct StoreSettings {
     pub(crate) url: Option<String>,
+    pub(crate) redis: Option<String>,
+}
+
+/// Without whom either is opened as.
+impl std::fmt::Debug for StoreSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |url: &Option<String>| url.as_deref().map(paths::shown_store);
+        f.debug_struct("StoreSettings").field("url", &shown(&self.url)).field("redis", &shown(&self.redis)).finish()
+    }
 }
 
 /// What the command line says about the configuration.
@@ -86,8 +98,10 @@ pub(crate) struct Flags<'a> {
     pub(crate) config: Option<&'a Path>,
     pub(crate) listen: Option<&'a str>,
     pub(crate) store: Option<&'a str>,
+    pub(crate) redis: Option<&'a str>,
     pub(crate) mode: Option<&'a str>,
     pub(crate) import: &'a [PathBuf],
+    pub(crate) builtin: &'a [String],
 }
 
 /// The configuration in effect, and where each value comes from.
@@ -109,6 +123,7 @@ impl Settings {
             access: self.access,
             egress: self.egress.clone(),
             alerts: self.alerts.clone(),
+            replicas: self.replicas.clone(),
         }
     }
 
@@ -122,17 +137,19 @@ impl Settings {
     /// What is wrong that the types alone do not say.
     fn problems(&self) -> Vec<Problem> {
         let listen = check_bind(self.server.listen).map_err(|error| Error::invalid_field("listen", error.message()));
-        let store = self.store.url.as_deref().map_or(Ok(()), machina_store::check_address);
+        let store = self.store.url.as_deref().map_or(Ok(()), machina_http::assemble::check_store_address);
         let store = store.map_err(|error| match error.context().problems.first() {
             Some(problem) => Error::invalid_field("url", &*problem.detail),
             None => Error::invalid_field("url", error.message()),
         });
+        let redis = self.store.redis.as_deref().map_or(Ok(()), machina_store::Redis::check_address);
         let parts = [
             ("server.", listen),
             ("server.", self.server.http.validate()),
             ("mcp.", self.mcp.validate()),
             ("registry.", self.registry.validate()),
             ("store.", store),
+            ("store.", redis),
             ("", self.core().validate()),
             ("", self.client().validate()),
         ];
@@ -171,6 +188,9 @@ pub(crate) fn load(flags: &Flags<'_>, variables: &Variables) -> Result<Effective
     if let Some(store) = flags.store {
         layers.set("store.url", store.into(), Source::Flag("--store"));
     }
+    if let Some(redis) = flags.redis {
+        layers.set("store.redis", redis.into(), Source::Flag("--redis"));
+    }
     if let Some(mode) = flags.mode {
         layers.set("mcp.mode", mode.into(), Source::Flag("--mode"));
     }
@@ -178,6 +198,9 @@ pub(crate) fn load(flags: &Flags<'_>, variables: &Variables) -> Result<Effective
         let files = layers.value("import").as_array().cloned().unwrap_or_default().into_iter();
         let more = flags.import.iter().map(|path| Value::from(path.to_string_lossy()));
         layers.set("import", files.chain(more).collect(), Source::Flag("--import"));
+    }
+    if !flags.builtin.is_empty() {
+        layers.set("builtin", flags.builtin.into(), Source::Flag("--builtin"));
     }
     let mut problems = layers.take_wrong();
     let mut settings: Settings =
@@ -199,7 +222,7 @@ impl Effective {
         let tree = serde_json::to_value(&self.settings).unwrap_or_default();
         let entry = |key: &keys::Key| {
             let mut value = layers::at(&tree, key.path).cloned().unwrap_or_default();
-            if let ("store.url", Value::String(url)) = (key.path, &mut value) {
+            if let ("store.url" | "store.redis", Value::String(url)) = (key.path, &mut value) {
                 *url = paths::shown_store(url);
             }
             (key.path.to_owned(), value, self.layers.source(key.path).to_string())

@@ -11,7 +11,7 @@ use super::keys::{KEYS, Key};
 pub(crate) fn schema() -> Value {
     let mut properties = Map::new();
     let mut sections: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for key in KEYS {
+    for key in KEYS.iter() {
         match key.path.split_once('.') {
             Some((section, name)) => {
                 sections.entry(section).or_default().insert(name.to_owned(), property(key));
@@ -55,11 +55,12 @@ fn property(key: &Key) -> Value {
             json!({"type": "array", "items": {"type": "object", "required": ["from", "to"],
                    "properties": {"from": {"type": "string"}, "to": {"type": "string"}}}})
         }
+        Value::Array(_) if !key.choices.is_empty() => json!({"type": "array", "items": {"enum": key.choices}}),
         Value::Array(_) => json!({"type": "array", "items": {"type": "string"}}),
         _ if !key.choices.is_empty() => json!({"enum": key.choices}),
         _ => json!({"type": "string"}),
     };
-    property["description"] = key.doc.into();
+    property["description"] = key.doc.as_ref().into();
     if !default.is_null() {
         property["default"] = default;
     }

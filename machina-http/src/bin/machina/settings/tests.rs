@@ -111,6 +111,21 @@ fn secrets_of_services_are_masked() {
 }
 
 #[test]
+fn the_password_of_redis_is_never_shown() {
+    let pairs = [("MACHINA_STORE__REDIS", "redis://:hunter2@h:1/2")];
+    let effective = load(&Flags::default(), &variables(&pairs)).unwrap();
+    assert_eq!(effective.settings.store.redis.as_deref(), Some("redis://:hunter2@h:1/2"));
+    let printed = format!("{:?} {effective:?}", effective.entries());
+    assert!(printed.contains("redis://********@h:1/2") && !printed.contains("hunter2"), "{printed}");
+    let flag = Flags { redis: Some("rediss://h"), ..Flags::default() };
+    assert_eq!(load(&flag, &variables(&pairs)).unwrap().settings.store.redis.as_deref(), Some("rediss://h"));
+    let found = problems(&Flags { redis: Some("http://:hunter2@h"), ..Flags::default() }, &pairs);
+    assert_eq!(found[0].0, "store.redis");
+    assert!(found[0].1.contains("rediss://") && found[0].1.ends_with("(--redis)"), "{found:?}");
+    assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+}
+
+#[test]
 fn the_secret_of_the_job_is_text_and_never_shown() {
     let pairs = [("MACHINA_SERVER__JOB_SECRET", "0123456789012345")];
     let effective = load(&Flags::default(), &variables(&pairs)).unwrap();
@@ -147,7 +162,7 @@ fn every_choice_can_be_made() {
 #[test]
 fn every_key_is_documented_with_its_default() {
     let page = include_str!("../../../../../docs/reference/configuration.md");
-    for key in keys::KEYS {
+    for key in keys::KEYS.iter() {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", key.path)));
         let row = row.unwrap_or_else(|| panic!("configuration.md does not list `{}`", key.path));
         let default = match key.default() {
@@ -167,9 +182,9 @@ fn every_key_is_documented_with_its_default() {
 #[test]
 fn the_schema_lists_every_key() {
     let schema = schema();
-    for key in keys::KEYS {
+    for key in keys::KEYS.iter() {
         let pointer = format!("/properties/{}", key.path.replace('.', "/properties/"));
-        assert_eq!(schema.pointer(&pointer).unwrap()["description"], key.doc, "{}", key.path);
+        assert_eq!(schema.pointer(&pointer).unwrap()["description"], *key.doc, "{}", key.path);
     }
 }
 
@@ -194,4 +209,17 @@ fn groups_are_read_as_the_api_reads_them() {
     let path = file("wrong_groups.toml", "[[groups]]\nname = \"g\"\nmembers = [{ service = \"A b\" }]\n");
     let found = problems(&Flags { config: Some(&path), ..Flags::default() }, &[]);
     assert!(found[0].0 == "groups[0].members[0].service" && found[0].1.contains("wrong_groups.toml:1"), "{found:?}");
+}
+
+#[test]
+fn the_flag_of_the_built_in_tools_wins_and_a_wrong_one_says_what_there_is() {
+    let path = file("builtin.toml", "builtin = [\"strings\"]\n");
+    let from_file = Flags { config: Some(&path), ..Flags::default() };
+    assert_eq!(load(&from_file, &variables(&[])).unwrap().settings.builtin, [Builtin::Strings]);
+    let named = ["calculator".to_owned(), "transform".to_owned()];
+    let settings = load(&Flags { builtin: &named, ..from_file }, &variables(&[])).unwrap().settings;
+    assert_eq!(settings.builtin, [Builtin::Calculator, Builtin::Transform]);
+    let found = problems(&Flags { builtin: &["abacus".to_owned()], ..Flags::default() }, &[]);
+    assert_eq!(found[0].0, "builtin");
+    assert!(found[0].1.contains("calculator, strings, transform") && found[0].1.ends_with("(--builtin)"), "{found:?}");
 }
