@@ -1,0 +1,40 @@
+"""Threads that the end of the interpreter does not wait for.
+
+Those of ``concurrent.futures`` are joined at exit: a function that never returns would keep the
+process for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_starting = threading.Lock()
+
+
+def in_thread(function: Callable[[], object]) -> None:
+    """Runs ``function`` in a thread of its own."""
+    threading.Thread(target=function, name="machina-tool", daemon=True).start()
+
+
+def own_loop() -> asyncio.AbstractEventLoop:
+    """A loop that runs in a thread of its own: one in each process."""
+    with _starting:
+        loop = _loops.get(os.getpid())
+        if loop is None:
+            # That of a parent has no thread here.
+            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="machina-loop", daemon=True).start()
+        return loop
+
+
+def _forget() -> None:
+    global _starting
+    _starting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,171 @@
+//! Functions of a Python program as tools. The courier tells Python of each call
+//! and goes on; where the function runs (in the loop of the program, or in a thread
+//! of its own) is the public layer's affair, and it answers through [`Reply`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use machina_core::{
+    CallContext, Error, Machina, NativeFunction, NativeTool, Progress, ProgressSink, Result, ServiceReport,
+    ServiceSpec, ToolResult,
+};
+use pyo3::prelude::*;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use crate::courier::{Courier, Parcel};
+use crate::failure::exception;
+use crate::question::read;
+
+/// Attaches a tool: `definition` as in the answer to `tools/list`, `function` to be
+/// called with `(arguments, reply)` for each call. It must return at once.
+pub(crate) fn attach(
+    machina: &Machina,
+    courier: &Courier,
+    service: &str,
+    (definition, executions_max): (&[u8], u32),
+    function: Py<PyAny>,
+) -> Result<()> {
+    let function = Arc::new(Function { function: Arc::new(function), courier: courier.clone() });
+    let tool = NativeTool::from_definition(read(definition)?, function).executions_max(executions_max);
+    machina.native(service)?.put(tool)
+}
+
+/// Declares the service, with `spec` where there is one, and makes its tools known.
+pub(crate) async fn register(machina: Machina, service: String, spec: Option<Value>) -> Result<ServiceReport> {
+    let native = machina.native(&service)?;
+    let view = match spec {
+        Some(spec) => native.register_as(ServiceSpec::from_value(spec)?).await?,
+        None => native.register().await?,
+    };
+    Ok(ServiceReport::from(&*view))
+}
+
+struct Function {
+    function: Arc<Py<PyAny>>,
+    courier: Courier,
+}
+
+#[async_trait]
+impl NativeFunction for Function {
+    async fn call(&self, arguments: Map<String, Value>, context: CallContext) -> Result<ToolResult> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Arc::new(Mutex::new(Waiting { answer: Some(answer), given_up: false, hook: None }));
+        let reply = Reply { waiting: Arc::clone(&waiting), progress: context.progress };
+        let function = Arc::clone(&self.function);
+        let arguments = Value::Object(arguments).to_string().into_bytes();
+        self.courier.send(Parcel::Errand(Box::new(move |py| begin(py, &function, &arguments, reply))));
+        let mut guard = GiveUp { waiting: Some(waiting), courier: self.courier.clone() };
+        let answer = answered.await;
+        guard.waiting = None;
+        answer.unwrap_or_else(|_| Err(Error::internal("the function ended without an answer")))
+    }
+}
+
+fn begin(py: Python<'_>, function: &Py<PyAny>, arguments: &[u8], reply: Reply) {
+    let waiting = Arc::clone(&reply.waiting);
+    if let Err(failed) = function.call1(py, (arguments, reply)) {
+        failed.write_unraisable(py, Some(function.bind(py)));
+        lock(&waiting).answer = None;
+    }
+}
+
+/// A call that Python has not answered yet. Locked only by threads that hold the
+/// interpreter.
+struct Waiting {
+    answer: Option<oneshot::Sender<Result<ToolResult>>>,
+    given_up: bool,
+    /// What is called when the caller gives up.
+    hook: Option<Py<PyAny>>,
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells Python that nobody waits any more.
+struct GiveUp {
+    waiting: Option<Arc<Mutex<Waiting>>>,
+    courier: Courier,
+}
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        let Some(waiting) = self.waiting.take() else { return };
+        self.courier.send(Parcel::Errand(Box::new(move |py| {
+            let hook = {
+                let mut waiting = lock(&waiting);
+                waiting.given_up = true;
+                waiting.hook.take()
+            };
+            if let Some(Err(failed)) = hook.map(|hook| hook.call0(py)) {
+                failed.write_unraisable(py, None);
+            }
+        })));
+    }
+}
+
+/// Where a function puts its answer. The first counts.
+#[pyclass(frozen, module = "machina._machina")]
+pub(crate) struct Reply {
+    waiting: Arc<Mutex<Waiting>>,
+    progress: Option<ProgressSink>,
+}
+
+impl Reply {
+    fn send(&self, answer: Result<ToolResult>) {
+        let waiting = lock(&self.waiting).answer.take();
+        if let Some(waiting) = waiting {
+            // Nobody may be left who waits for it.
+            drop(waiting.send(answer));
+        }
+    }
+}
+
+impl Drop for Reply {
+    /// A function that forgot to answer keeps nobody waiting.
+    fn drop(&mut self) {
+        lock(&self.waiting).answer = None;
+    }
+}
+
+#[pymethods]
+impl Reply {
+    /// Answers with a value, in JSON.
+    fn value(&self, py: Python<'_>, json: &[u8]) -> PyResult<()> {
+        let value: Value = read(json).map_err(|error| exception(py, &error))?;
+        self.send(Ok(value.into()));
+        Ok(())
+    }
+
+    /// Answers with a whole result of MCP, in JSON.
+    fn result(&self, py: Python<'_>, json: &[u8]) -> PyResult<()> {
+        let result: ToolResult = read(json).map_err(|error| exception(py, &error))?;
+        self.send(Ok(result));
+        Ok(())
+    }
+
+    /// Answers that it failed.
+    fn fail(&self, message: &str) {
+        self.send(Ok(ToolResult::failed(message)));
+    }
+
+    /// Tells the caller how far it has come, in JSON.
+    fn progress(&self, py: Python<'_>, json: &[u8]) -> PyResult<()> {
+        if let Some(sink) = &self.progress {
+            let progress: Progress = read(json).map_err(|error| exception(py, &error))?;
+            sink(progress);
+        }
+        Ok(())
+    }
+
+    /// Has `hook` called when nobody waits for the answer any more.
+    fn on_given_up(&self, py: Python<'_>, hook: Py<PyAny>) -> PyResult<()> {
+        let too_late = {
+            let mut waiting = lock(&self.waiting);
+            waiting.hook = (!waiting.given_up).then(|| hook.clone_ref(py));
+            waiting.given_up
+        };
+        if too_late { hook.call0(py).map(drop) } else { Ok(()) }
+    }
+}
