@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "tests of quantities print them")]
 
+mod builtin;
 mod canary;
 mod cut;
 mod endure;
@@ -18,6 +19,8 @@ mod lifecycle;
 mod misbehaviour;
 mod orphans;
 mod peers;
+mod replicas;
+mod scenarios;
 mod serve;
 #[cfg(feature = "simulation")]
 mod simulation;

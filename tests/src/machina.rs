@@ -80,10 +80,25 @@ impl MachinaProcess {
         Self::serve_in(home, args).await
     }
 
+    /// Starts `machina serve` on a store that it shares with others, with
+    /// `variables` in its environment, and waits until it prints its address.
+    ///
+    /// # Panics
+    /// As [`MachinaProcess::serve`].
+    pub async fn serve_replica(store: &str, variables: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        Self::start(home, store, variables, &[]).await
+    }
+
     async fn serve_in(home: TempDir, args: &[&str]) -> Self {
         let store = format!("sqlite:{}", home.path().join("machina.db").display());
+        Self::start(home, &store, &[], args).await
+    }
+
+    async fn start(home: TempDir, store: &str, variables: &[(&str, &str)], args: &[&str]) -> Self {
         let mut command = Command::new(machina_binary());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store]).args(args);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]).args(args);
+        command.envs(variables.iter().copied());
         command.current_dir(home.path()).env("HOME", home.path()).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.process_group(0).kill_on_drop(true).spawn().expect("machina can be started");

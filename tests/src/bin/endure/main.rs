@@ -19,6 +19,7 @@ mod histogram;
 mod isolation;
 mod load;
 mod random;
+mod replicas;
 mod report;
 mod samples;
 mod soak;
@@ -77,6 +78,14 @@ enum Which {
     T18,
     #[value(name = "T19")]
     T19,
+    #[value(name = "T20")]
+    T20,
+    #[value(name = "T21")]
+    T21,
+    #[value(name = "T22")]
+    T22,
+    #[value(name = "T23")]
+    T23,
     #[value(name = "T27")]
     T27,
     #[value(name = "T28")]
@@ -84,7 +93,19 @@ enum Which {
 }
 
 /// The rows that `all` stands for.
-const ROWS: [Which; 7] = [Which::T7, Which::T10, Which::T17, Which::T18, Which::T19, Which::T27, Which::T28];
+const ROWS: [Which; 11] = [
+    Which::T7,
+    Which::T10,
+    Which::T17,
+    Which::T18,
+    Which::T19,
+    Which::T20,
+    Which::T21,
+    Which::T22,
+    Which::T23,
+    Which::T27,
+    Which::T28,
+];
 
 /// How large a run is to be, where it is not to be as large as the table says.
 #[derive(Debug, Clone)]
@@ -134,6 +155,10 @@ async fn run(which: Which, scale: &Scale) -> Row {
         Which::T17 => Box::pin(trees::run(scale)).await,
         Which::T18 => Box::pin(survivors::run(scale)).await,
         Which::T19 => Box::pin(isolation::run(scale)).await,
+        Which::T20 => Box::pin(replicas::partition(scale)).await,
+        Which::T21 => Box::pin(replicas::wakes(scale)).await,
+        Which::T22 => Box::pin(replicas::latency(scale)).await,
+        Which::T23 => Box::pin(replicas::outage(scale)).await,
         Which::T27 => Box::pin(cut::run(scale)).await,
         // `all` was taken apart before.
         Which::T28 | Which::All => Box::pin(soak::run(scale)).await,

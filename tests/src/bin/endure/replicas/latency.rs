@@ -1,0 +1,111 @@
+//! T22: 100 changes a second at one replica, and when the others tell of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use machina_core::Tasks;
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::{REPLICAS, Rig};
+use crate::Scale;
+use crate::report::{Row, quantile, spread};
+
+const TARGET: &str = "p50 ≤ 50 ms, p99 ≤ 250 ms across replicas";
+const P50_MAX: Duration = Duration::from_millis(50);
+const P99_MAX: Duration = Duration::from_millis(250);
+
+/// How long the last ones may be on their way.
+const TAIL: Duration = Duration::from_secs(5);
+
+/// How many were answered with each other status.
+type Refused = Arc<Mutex<BTreeMap<u16, u32>>>;
+
+type Times = Arc<Mutex<HashMap<(usize, String), Instant>>>;
+
+/// Runs it.
+pub(crate) async fn run(scale: &Scale) -> Row {
+    let lasting = scale.lasting.unwrap_or(Duration::from_secs(if scale.short { 10 } else { 60 }));
+    let rate = scale.rate.unwrap_or(100);
+    let rig = Rig::start(3).await;
+    let (told, acknowledged, tasks) = (Times::default(), Times::default(), Tasks::new());
+    let refused: Refused = Arc::default();
+    for replica in 1..REPLICAS {
+        let url = format!("{}/api/v1/events", rig.replica(replica).url());
+        tasks.spawn("listen", listen(url, replica, Arc::clone(&told)));
+    }
+    sleep(Duration::from_millis(500)).await;
+    let (client, begun) = (Client::new(), Instant::now());
+    let mut ticks = interval(Duration::from_secs(1) / rate);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut count = 0;
+    while begun.elapsed() < lasting {
+        ticks.tick().await;
+        let (client, url) = (client.clone(), format!("{}/api/v1/services", rig.replica(0).url()));
+        let (acknowledged, refused, name) = (Arc::clone(&acknowledged), Arc::clone(&refused), format!("n{count}"));
+        count += 1;
+        tasks.spawn("write", async move {
+            let answer = client.post(url).json(&json!({"name": name})).send().await;
+            let status = answer.map_or(0, |answer| answer.status().as_u16());
+            if status == 201 {
+                acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert((0, name), Instant::now());
+            } else {
+                *refused.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
+            }
+        });
+    }
+    sleep(TAIL).await;
+    let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    row(&acknowledged, &told, (count, refused), lasting)
+}
+
+/// Notes when a replica tells of a service.
+async fn listen(url: String, replica: usize, told: Times) {
+    let response = Client::new().get(url).send().await.expect("a replica tells of events");
+    let (mut stream, mut text) = (response.bytes_stream(), String::new());
+    while let Some(Ok(bytes)) = stream.next().await {
+        let at = Instant::now();
+        text.push_str(&String::from_utf8_lossy(&bytes));
+        while let Some(end) = text.find('\n') {
+            let line: String = text.drain(..=end).collect();
+            let Some(event) = line.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok())
+            else {
+                continue;
+            };
+            if let (Some("service_registered"), Some(name)) = (event["type"].as_str(), event["service"].as_str()) {
+                told.lock().unwrap_or_else(PoisonError::into_inner).entry((replica, name.to_owned())).or_insert(at);
+            }
+        }
+    }
+}
+
+fn row(acknowledged: &Times, told: &Times, (sent, refused): (usize, BTreeMap<u16, u32>), lasting: Duration) -> Row {
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let acknowledged = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut times, mut broken) = (Vec::new(), Vec::new());
+    for ((_, name), at) in acknowledged.iter() {
+        for replica in 1..REPLICAS {
+            match told.get(&(replica, name.clone())) {
+                Some(seen) => times.push(seen.saturating_duration_since(*at)),
+                None => broken.push(format!("replica {replica} never told of {name}")),
+            }
+        }
+    }
+    times.sort_unstable();
+    let (half, most) = (quantile(&times, 0.5), quantile(&times, 0.99));
+    broken.truncate(20);
+    Row {
+        name: "T22",
+        figure: format!("{} changes in {lasting:?}: {}", acknowledged.len(), spread(times)),
+        target: TARGET,
+        met: half <= P50_MAX && most <= P99_MAX && refused.is_empty() && broken.is_empty(),
+        broken,
+        details: vec![format!(
+            "{sent} registrations sent to one of three replicas; from the acknowledgement there to the event at the others; \
+             not taken, by status: {refused:?}"
+        )],
+    }
+}
