@@ -28,15 +28,20 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Starts it with the store in `home` and this configuration, in TOML.
+    /// Starts it with a SQLite store in `home` and this configuration, in TOML.
     pub(crate) async fn start(home: &Path, configuration: &str) -> Self {
+        let store = format!("sqlite:{}", home.join("machina.db").display());
+        Self::start_on(&store, home, configuration).await
+    }
+
+    /// Starts it with the store at this address.
+    pub(crate) async fn start_on(store: &str, home: &Path, configuration: &str) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free");
         let (file, log) = (home.join("machina.toml"), home.join("log"));
         std::fs::write(&file, configuration).expect("the configuration can be written");
         let output = File::create(&log).expect("the log can be written");
         let mut command = Command::new(machina_binary());
-        command.args(["serve", "--listen", &address.to_string(), "--store"]);
-        command.arg(format!("sqlite:{}", home.join("machina.db").display())).arg("--config").arg(&file);
+        command.args(["serve", "--listen", &address.to_string(), "--store", store]).arg("--config").arg(&file);
         command.current_dir(home).env("HOME", home).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         let began = Instant::now();
         let child = command.spawn().expect("machina starts");

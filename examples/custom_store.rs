@@ -76,7 +76,13 @@ async fn open(path: &Path) -> Result<Backend> {
     let log = ChangeLog::new(image.revision, ChangeLog::CHANGES_MAX);
     let history = Arc::new(MemoryStore::new());
     let store = JsonFile { path: path.to_owned(), held: Mutex::new((image, log)), history: history.clone() };
-    Ok(Backend { store: Arc::new(store), journal: history, replies: Arc::new(MemoryReplies::new()) })
+    Ok(Backend {
+        store: Arc::new(store),
+        journal: history,
+        replies: Arc::new(MemoryReplies::new()),
+        leases: None,
+        scratch: None,
+    })
 }
 
 fn unusable(path: &Path, error: &IoError) -> Error {

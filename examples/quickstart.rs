@@ -1,114 +1,87 @@
-//! Registers one MCP server, waits until it has settled, finds a tool and calls it.
+//! A first look: services are registered and found, a tool is called, mistakes are
+//! told apart, changes are watched. The same program as `quickstart.py` and
+//! `quickstart.mjs`; all three print `quickstart.txt`.
 //!
 //! ```text
 //! cargo run -p machina-examples --bin quickstart
-//! cargo run -p machina-examples --bin quickstart -- "current time" '{"timezone": "Europe/Paris"}' uvx mcp-server-time
 //! ```
-//!
-//! Without arguments it starts a test server of the MCP project through `npx`,
-//! which needs Node.js and downloads the package once.
 
 #![allow(clippy::print_stdout, reason = "it is there to show something")]
 
-use std::process::ExitCode;
-use std::time::Duration;
-
 use machina_core::{
-    CallOptions, Error, EventKind, HealthState, Instance, Machina, Mutation, Next, Result, ServiceSpec, StdioEndpoint,
-    ToolCall, ToolName,
+    CallContext, CallOptions, CallReport, EventKind, EventStream, Machina, NativeTool, Next, Query, Registry, Result,
+    ServiceSpec, ToolCall, ToolQuery,
 };
-use machina_mcp::client::{ClientConfig, Environment, connectors};
+use serde_json::{Value, json};
 
-const DEFAULT: [&str; 6] = [
-    "echo a message",
-    r#"{"message": "hello"}"#,
-    "npx",
-    "-y",
-    "@modelcontextprotocol/server-everything@2026.8.31",
-    "stdio",
-];
+#[derive(serde::Deserialize)]
+struct Quote {
+    amount: i64,
+}
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match quickstart().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", error.message());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn quickstart() -> Result<()> {
-    let mut words: Vec<String> = std::env::args().skip(1).collect();
-    if words.is_empty() {
-        words = DEFAULT.map(String::from).to_vec();
-    }
-    let [text, arguments, command, args @ ..] = words.as_slice() else {
-        return Err(Error::invalid("usage: quickstart [TEXT ARGUMENTS COMMAND [ARG]…]"));
-    };
-    let arguments = serde_json::from_str(arguments)
-        .map_err(|error| Error::invalid_field("ARGUMENTS", format!("must be a JSON object: {error}")))?;
-
-    // The store forgets everything with this directory; a path of your own keeps it.
-    let directory = tempfile::tempdir().map_err(|error| Error::internal("no temporary directory").caused_by(error))?;
-    let backend = machina_store::open(&format!("sqlite:{}", directory.path().join("machina.db").display())).await?;
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let connectors = connectors(ClientConfig::default(), Environment::new(variables))?;
-    let machina = Machina::builder().backend(backend).connectors(connectors).open().await?;
-
-    let done = run(&machina, StdioEndpoint::new(command, args), text, arguments).await;
-    // Ends the child process. The end of this program would end it too, less politely.
-    machina.close().await;
-    done
-}
-
-async fn run(
-    machina: &Machina,
-    endpoint: StdioEndpoint,
-    text: &str,
-    arguments: serde_json::Map<String, serde_json::Value>,
-) -> Result<()> {
-    let spec = ServiceSpec::new("first")?.instance(Instance::new(endpoint));
-    machina.apply(vec![Mutation::Put(spec)]).await?;
-    tokio::time::timeout(Duration::from_secs(180), settled(machina, "first"))
-        .await
-        .map_err(|_| Error::timeout("the server has not settled within 3 minutes"))??;
-
-    let found = machina.find_tools(text, 1).await?;
-    let tool = found.first().ok_or_else(|| Error::not_found(format!("no tool fits `{text}`")))?;
-    let name = tool.definition.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
-    println!("`{text}` is what {}/{name} is for", tool.service);
-
-    let call = ToolCall { service: tool.service.clone(), tool: ToolName::new(name)?, arguments };
-    let report = machina.call(&call, &CallOptions::default()).await?;
-    println!("it answered in {:.1} ms: {}", report.duration_ms, report.result.text());
-    Ok(())
-}
-
-/// Waits until it is decided whether the service is up, and prints what happens meanwhile.
-async fn settled(machina: &Machina, name: &str) -> Result<()> {
+async fn main() -> Result<()> {
+    // "sqlite:machina.db" keeps what is registered; PostgreSQL goes by its address too.
+    let backend = machina_store::open("memory:").await?;
+    let machina = Machina::builder().backend(backend).open().await?;
     let mut events = machina.watch();
+
+    // A function of this program becomes a tool of the service `pricing`.
+    let schema = json!({"type": "object", "required": ["amount"], "properties": {"amount": {"type": "integer"}}});
+    let quote = NativeTool::new("quote", schema, |quote: Quote, _: CallContext| async move {
+        Ok::<_, String>(json!({"price": quote.amount + quote.amount / 5}))
+    });
+    let pricing = machina.native("pricing")?;
+    pricing.put(quote.description("What an amount costs with tax."))?;
+    pricing.register().await?;
+
+    // Any MCP server stands beside it. This one would be started, were it not switched off.
+    let notes = r#"{"name": "notes", "tags": ["demo"], "admin_state": "disabled",
+        "instances": [{"stdio": {"command": "uvx", "args": ["mcp-server-notes"]}}]}"#;
+    machina.register(ServiceSpec::parse(notes)?).await?;
+
+    for service in machina.find(&Query::default())?.items {
+        println!("{}: {}", service.service().name(), service.status().as_str());
+    }
+    let tagged = machina.find(&Query::from_pairs([("tag", "demo")])?)?;
+    println!("tagged demo: {}", tagged.items[0].service().name());
+    println!("tools: {}", machina.tools(&ToolQuery::default()).await?.items.len());
+
+    let found = machina.find_tools("what does it cost with tax", 1).await?;
+    println!("found: {} of {}", found[0].definition["name"].as_str().unwrap_or_default(), found[0].service);
+
+    let answer = call(&machina, "pricing", json!({"amount": 100})).await?;
+    println!("a quote of 100: {}", answer.result.0["structuredContent"]["price"]);
+    let why = machina.explain("pricing", Some("quote")).await?;
+    println!("it goes to: {}", why.candidates[0].location);
+
+    if let Err(error) = call(&machina, "pricing", json!({"amount": "much"})).await {
+        println!("a wrong argument: {}, {}", error.kind(), error.context().problems[0].field);
+    }
+    if let Err(error) = call(&machina, "nobody", json!({})).await {
+        println!("an unknown service: {}", error.kind());
+    }
+
+    println!("offered: {}", offered(&mut events).await.join(", "));
+    machina.deregister("pricing").await?;
+    println!("left: {}", machina.find(&Query::default())?.items.len());
+    machina.close().await;
+    Ok(())
+}
+
+async fn call(machina: &Machina, service: &str, arguments: Value) -> Result<CallReport> {
+    let call = json!({"service": service, "tool": "quote", "arguments": arguments});
+    let call: ToolCall = serde_json::from_value(call).expect("the names are valid");
+    machina.call(&call, &CallOptions::default()).await
+}
+
+/// The tools that the next service brings.
+async fn offered(events: &mut EventStream) -> Vec<String> {
     loop {
-        let health = machina.health(name).await?;
-        match health.health.state {
-            HealthState::Healthy => break,
-            HealthState::Unhealthy => return Err(Error::unavailable(health.health.reason.message)),
-            _ => {}
-        }
-        if let Next::Event(event) = events.next().await {
-            let service = event.service.as_ref().map(ToString::to_string).unwrap_or_default();
-            match &event.kind {
-                EventKind::HealthChanged { from, to, .. } => {
-                    println!("{service}: {} -> {}", from.as_str(), to.as_str())
-                }
-                EventKind::DefinitionsChanged { added, .. } => {
-                    println!("{service}: offers {}", added.join(", "))
-                }
-                _ => {}
-            }
+        if let Next::Event(event) = events.next().await
+            && let EventKind::DefinitionsChanged { added, .. } = &event.kind
+        {
+            return added.clone();
         }
     }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 # Runs every test, after installing what they need. Ends at the first stage that fails.
 #
 #   scripts/test.sh          all of it
-#   scripts/test.sh --fast   without installing fleet and peers (tests use what is there), without docs
+#   scripts/test.sh --fast   without installing fleet and peers (tests use what is there), bindings and docs
 set -euo pipefail
 
 usage() {
@@ -99,10 +99,19 @@ fi
 heading "clippy"
 cargo clippy ${locked[@]+"${locked[@]}"} --workspace --all-targets -- -D warnings
 
-heading "tests"
-cargo test ${locked[@]+"${locked[@]}"} --workspace --no-fail-fast
+heading "tests, with a PostgreSQL and a Redis of their own"
+if [[ $fast == no ]]; then
+    python3 tests/backing/test_run.py
+fi
+python3 tests/backing/run.py -- cargo test ${locked[@]+"${locked[@]}"} --workspace --no-fail-fast
 
 if [[ $fast == no ]]; then
+    heading "Python binding"
+    bindings/python/test.sh
+
+    heading "Node binding"
+    bindings/node/test.sh
+
     heading "OpenAPI document, asked for thousands of times"
     python3 tests/openapi/install.py
     python3 tests/openapi/check.py
