@@ -14,10 +14,17 @@ function text(value, field) {
   return value;
 }
 
-function options(value, field = 'options') {
+function object(value, field = 'options') {
   if (value === undefined) return {};
   if (typeof value !== 'object' || value === null) throw wrongField(field, 'must be an object');
   return value;
+}
+
+/** Options that may have these names only: one that is misspelt must not be passed over. */
+function options(value, ...names) {
+  const unknown = Object.keys(object(value)).find((name) => !names.includes(name));
+  if (unknown !== undefined) throw wrongField(unknown, `is no option; there are ${names.join(', ')}`);
+  return object(value);
 }
 
 function encoded(value, field) {
@@ -105,7 +112,7 @@ class Machina {
   }
 
   static async open(url, opening) {
-    const { config = {}, env = process.env, monitor = true, ...others } = options(opening);
+    const { config = {}, env = process.env, monitor = true, ...others } = object(opening);
     const json = encoded({ ...others, config, environment: env, monitor }, 'options');
     try {
       const handle = await native.open(text(url, 'url'), json);
@@ -144,20 +151,24 @@ class Machina {
     return this.#one({ put: service });
   }
 
-  update(name, service, { expected } = {}) {
+  async update(name, service, about) {
+    const { expected } = options(about, 'expected');
     return this.#one({ update: { name, spec: service, expected } });
   }
 
-  async deregister(name, { expected } = {}) {
+  async deregister(name, about) {
+    const { expected } = options(about, 'expected');
     const { revision } = await this.#ask({ apply: { mutations: [{ deregister: { name, expected } }] } });
     return revision;
   }
 
-  setAdminState(name, admin_state, { instance, reason } = {}) {
+  async setAdminState(name, admin_state, about) {
+    const { instance, reason } = options(about, 'instance', 'reason');
     return this.#one({ set_admin_state: { name, admin_state, instance, reason } });
   }
 
-  pinTools(name, { pinning } = {}) {
+  async pinTools(name, about) {
+    const { pinning } = options(about, 'pinning');
     return this.#one({ pin_tools: { name, pinning } });
   }
 
@@ -182,7 +193,8 @@ class Machina {
     return this.#ask({ tool: { service, tool } });
   }
 
-  findTools(text, { limit = 10 } = {}) {
+  async findTools(text, about) {
+    const { limit = 10 } = options(about, 'limit');
     return this.#ask({ find_tools: { text, limit } });
   }
 
@@ -206,11 +218,13 @@ class Machina {
     return this.#ask({ group: { name } });
   }
 
-  putGroup(group, { expected, create_only = false } = {}) {
+  async putGroup(group, about) {
+    const { expected, create_only = false } = options(about, 'expected', 'create_only');
     return this.#ask({ put_group: { group, expected, create_only } });
   }
 
-  removeGroup(name, { expected } = {}) {
+  async removeGroup(name, about) {
+    const { expected } = options(about, 'expected');
     return this.#ask({ remove_group: { name, expected } });
   }
 
@@ -222,13 +236,14 @@ class Machina {
     return this.#ask({ check: { service } });
   }
 
-  journal(kind, { limit = 100, ...filter } = {}) {
+  async journal(kind, about) {
+    const { limit = 100, ...filter } = object(about);
     return this.#ask({ journal: { ...filter, kind, limit } });
   }
 
   async call(service, tool, args = {}, circumstances) {
-    const { signal: _, onProgress, ...others } = options(circumstances);
-    const signal = signalIn(options(circumstances));
+    const { signal: _, onProgress, ...others } = object(circumstances);
+    const signal = signalIn(object(circumstances));
     if (onProgress !== undefined && typeof onProgress !== 'function') throw wrongField('onProgress', 'must be a function');
     const json = encoded({ ...others, service, tool, arguments: args }, 'arguments');
     const told = onProgress && ((step) => onProgress(JSON.parse(step)));
@@ -244,8 +259,8 @@ class Machina {
   }
 
   watch(circumstances) {
-    const { since } = options(circumstances);
-    const signal = signalIn(options(circumstances));
+    const { since } = options(circumstances, 'since', 'signal');
+    const signal = signalIn(circumstances ?? {});
     if (since !== undefined && !Number.isSafeInteger(since)) throw wrongField('since', 'must be a revision');
     try {
       return new Watch(this.#handle.watch(since), signal);
@@ -255,7 +270,7 @@ class Machina {
   }
 
   async tool(service, definition, run) {
-    const { executions_max, ...declared } = options(definition, 'definition');
+    const { executions_max, ...declared } = object(definition, 'definition');
     const json = encoded(declared, 'definition');
     try {
       const called = callee(this.#owner, run);

@@ -87,4 +87,6 @@ heading "tests"
 node --test --test-timeout=90000 --test-reporter=spec test/*.test.mjs
 
 heading "size"
-ls -l ./*.node | awk '{printf "%s: %.1f MB (%s)\n", $NF, $5 / 1e6, ENVIRON["MACHINA_PROFILE"]}'
+for addon in ./*.node; do
+    printf "%s: %s bytes (%s)\n" "$addon" "$(stat -c %s "$addon" 2>/dev/null || stat -f %z "$addon")" "$MACHINA_PROFILE"
+done

@@ -4,9 +4,9 @@
 
 mod support;
 
+use machina_core::Status;
 use machina_core::testing::Behaviour;
 use machina_core::testing::registry_suite::settle;
-use machina_core::Status;
 use serde_json::{Value, json};
 use support::Server;
 

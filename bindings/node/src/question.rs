@@ -31,7 +31,7 @@ pub(crate) struct Asked {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Question {
     Get { service: String },
-    Find(Query),
+    Find(Box<Query>),
     Tools(ToolQuery),
     Tool { service: String, tool: String },
     FindTools { text: String, limit: usize },

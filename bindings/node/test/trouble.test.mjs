@@ -31,6 +31,8 @@ test('arguments of wrong types are refused with a typed error, and nothing is lo
     () => m.call('a', 'b', {}, { colour: 1 }), () => m.call('a', 'b', {}, { timeout_ms: -1 }),
     () => m.call('a', 'b', {}, { timeout_ms: 'x' }), () => m.call('a', 'b', {}, { signal: {} }),
     () => m.call('a', 'b', {}, { onProgress: 5 }), () => m.removeTool('a', 5), () => m.setAdminState('a', 'asleep'),
+    () => m.update('a', { name: 'a' }, null), () => m.update('a', { name: 'a' }, { expect: 1 }), () => m.deregister('a', 5),
+    () => m.findTools('a', null), () => m.putGroup({ name: 'g' }, { created: true }), () => m.journal('audit', { colour: 1 }),
   ];
   for (const [index, attempt] of wrong.entries()) {
     const error = await failure(attempt(), Invalid);

@@ -83,7 +83,12 @@ impl Wakes {
         .await
     }
 
+    /// Whoever waits is told that it is over; where nobody does, the connection is
+    /// given back that the pool would wait for.
     pub(super) async fn close(&self) {
+        if let Ok(mut listener) = self.listener.try_lock() {
+            *listener = None;
+        }
         self.pool.close().await;
     }
 }

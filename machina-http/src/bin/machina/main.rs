@@ -181,8 +181,7 @@ impl App {
 
     /// The same with what the flags of a command say about it.
     fn settings_with(&self, flags: Flags<'_>) -> Result<Effective> {
-        let (config, store, redis) =
-            (self.cli.config.as_deref(), self.cli.store.as_deref(), self.cli.redis.as_deref());
+        let (config, store, redis) = (self.cli.config.as_deref(), self.cli.store.as_deref(), self.cli.redis.as_deref());
         settings::load(&Flags { config, store, redis, ..flags }, &self.variables)
     }
 

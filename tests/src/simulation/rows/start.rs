@@ -11,7 +11,13 @@ use super::super::{Row, paused};
 use super::Size;
 
 fn backend(store: &Arc<MemoryStore>) -> Backend {
-    Backend { store: store.clone(), journal: store.clone(), replies: Arc::new(MemoryReplies::new()), leases: None, scratch: None }
+    Backend {
+        store: store.clone(),
+        journal: store.clone(),
+        replies: Arc::new(MemoryReplies::new()),
+        leases: None,
+        scratch: None,
+    }
 }
 
 /// Probes that begin in the same tenth of a second, by the time since the start.

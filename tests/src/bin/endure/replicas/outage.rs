@@ -29,13 +29,13 @@ pub(crate) async fn run(scale: &Scale) -> Row {
     let mut refused = 0_u64;
     let mut flagged = [false; REPLICAS];
     while down.elapsed() < lasting {
-        for replica in 0..REPLICAS {
+        for (replica, name) in NAMES.iter().enumerate() {
             let server = usize::try_from(calls).unwrap_or_default() % servers;
             let path = format!("/api/v1/services/s{server}/call");
             let answer = rig.replica(replica).post(&path, &json!({"tool": "look", "arguments": {}})).await;
             calls += 1;
             if answer.status != 200 {
-                failed.push(format!("s{server} at {}: {answer:?}", NAMES[replica]));
+                failed.push(format!("s{server} at {name}: {answer:?}"));
             }
         }
         if calls.is_multiple_of(60) {
