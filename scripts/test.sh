@@ -70,8 +70,8 @@ cargo --version
 cargo fmt --version || { echo "run: rustup component add rustfmt" >&2; exit 1; }
 cargo clippy --version || { echo "run: rustup component add clippy" >&2; exit 1; }
 need_c_compiler
+need python3 "install Python 3.10 or newer"
 if [[ $fast == no ]]; then
-    need python3 "install Python 3.9 or newer"
     need npm "install Node.js 20 or newer, with npm"
     need git "install git"
     echo "$(python3 --version), node $(node --version), npm $(npm --version 2>/dev/null)"
@@ -106,6 +106,10 @@ fi
 python3 tests/backing/run.py -- cargo test ${locked[@]+"${locked[@]}"} --workspace --no-fail-fast
 
 if [[ $fast == no ]]; then
+    # Both use the programs that the tests have built.
+    target=$(cargo metadata --no-deps --format-version 1 | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+    export MACHINA_BINARY=$target/debug/machina MACHINA_FIXTURE=$target/debug/machina-fixture
+
     heading "Python binding"
     bindings/python/test.sh
 

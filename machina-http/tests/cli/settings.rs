@@ -11,7 +11,7 @@ async fn wrong_usage_ends_with_2() {
         world.run(args).await.ended(2);
     }
     world.run(&["services", "--url", "http://127.0.0.1:1", "--store", "memory:"]).await.ended(2);
-    world.run(&["services", "--store", "postgres://u:hunter2@h/x"]).await.ended(2).complains(&["`sqlite:PATH`"]);
+    world.run(&["services", "--store", "mongodb://u:hunter2@h/x"]).await.ended(2).complains(&["`sqlite:PATH`"]);
     world.run(&["services", "--store", "memory:", "--log", "a=b=c"]).await.ended(2).complains(&["--log"]);
     world.run(&["serve", "--import", "none.json", "--store", "memory:"]).await.ended(2).complains(&["none.json"]);
     world.run(&["--version"]).await.ended(0).says(&["machina 0."]);
@@ -49,7 +49,7 @@ async fn a_wrong_configuration_is_refused_with_every_place() {
 async fn check_finds_everything_that_serve_would_refuse() {
     let world = World::new();
     let wrong = "import = [\"none.json\"]\n[server]\nlisten = \"0.0.0.0:8000\"\n[helth]\ninterval = \"1s\"\n\
-                 [store]\nurl = \"postgres://u:hunter2@h/x\"\n[mcp]\nkeep_alive = \"0s\"\nrequests_max = 0\n\
+                 [store]\nurl = \"mongodb://u:hunter2@h/x\"\n[mcp]\nkeep_alive = \"0s\"\nrequests_max = 0\n\
                  [stdio]\nstarts_max = 0\n[http]\nconnect_timeout = \"0s\"\n[limits]\ninstances_max = 65\n";
     let path = world.write("wrong.toml", wrong);
     let ran = world.run(&["config", "check", text(&path)]).await.ended(2);
