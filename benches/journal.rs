@@ -21,6 +21,8 @@ const SERVICES: u64 = 10_000;
 const INTERVAL: Duration = Duration::from_secs(30);
 /// How often old entries are removed, as in the recorder.
 const TRIM_EVERY: Duration = Duration::from_secs(600);
+/// PostgreSQL cleans a table when a fifth of it was removed: after every other removal.
+const REMOVALS_PER_CLEANING: u64 = 2;
 /// How many entries are appended at once, as in the recorder.
 const BATCH: usize = 1000;
 /// One in so many probes fails, with a transition down and, at the next, up.
@@ -43,10 +45,13 @@ fn main() {
         "{:<12} {:>12} {:>12} {:>10} {:>12} {:>12} {:>14}",
         "", "appended", "kept", "samples", "bytes", "at most", "spent on it"
     ));
+    let mut missed = Vec::new();
     for backing in backing::all() {
-        runtime.block_on(day(&backing, hours, services));
+        let most = runtime.block_on(day(&backing, hours, services)) as f64 / MIB;
+        missed.extend((most > TARGET).then_some(backing.name));
     }
-    show(&format!("target: at most {TARGET} MiB for {SERVICES} services over {HOURS} h"));
+    show(&format!("target: at most {TARGET} MiB for {SERVICES} services, however long"));
+    assert!(missed.is_empty(), "missed: {}", missed.join(", "));
 }
 
 /// The services of a day, and how far the day is.
@@ -59,7 +64,8 @@ struct Day {
     spent: Duration,
 }
 
-async fn day(backing: &Backing, hours: u64, services: u64) {
+/// Goes through the day; returns how many bytes the store had at most.
+async fn day(backing: &Backing, hours: u64, services: u64) -> u64 {
     let backend = machina_store::open(&backing.url).await.expect("opens");
     let name = |number| format!("service-{number:05}").parse().expect("is a name");
     let names = (0..services).map(|number| (name(number), InstanceId::generate())).collect();
@@ -73,6 +79,9 @@ async fn day(backing: &Backing, hours: u64, services: u64) {
         if round % per_trim == per_trim - 1 {
             most = most.max(backing.bytes());
             day.trim(&backend, &config, services).await;
+            if (round / per_trim) % REMOVALS_PER_CLEANING == REMOVALS_PER_CLEANING - 1 {
+                backing.clean();
+            }
         }
     }
     day.roll_up(&backend).await;
@@ -92,9 +101,7 @@ async fn day(backing: &Backing, hours: u64, services: u64) {
         most as f64 / MIB,
         day.spent.as_secs_f64(),
     ));
-    if hours <= HOURS && services <= SERVICES {
-        assert!(most as f64 <= TARGET * MIB, "{most} bytes are more than {TARGET} MiB");
-    }
+    most
 }
 
 impl Day {
@@ -108,7 +115,7 @@ impl Day {
             }
         }
         for number in 0..CALLS_PER_SECOND * INTERVAL.as_secs() {
-            let index = (number * 7919) as usize % self.names.len();
+            let index = usize::try_from(number * 7919).unwrap_or_default() % self.names.len();
             self.add(backend, index, call()).await;
         }
         self.now += INTERVAL;

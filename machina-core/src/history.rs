@@ -332,13 +332,13 @@ impl Core {
         }
     }
 
-    /// Says in the journal that nobody looks at any instance from now on, unless
-    /// another replica does.
+    /// Says in the journal that nobody looks at the instances from now on that were
+    /// looked after here, unless another replica does.
     pub(crate) fn lose_sight_of_all(&self) {
         for view in self.view().services() {
             for (instance, seen) in view.instances() {
                 self.roll_up(view.service().name(), instance.id, seen);
-                if !self.replicas.is_last() {
+                if !self.replicas.is_last() || !self.replicas.owns(instance.id) {
                     continue;
                 }
                 self.lose_sight(view.service().name(), instance.id, seen, "the registry was closed");

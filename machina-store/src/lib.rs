@@ -7,6 +7,7 @@
 mod address;
 mod conflict;
 mod copy;
+mod known_tools;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

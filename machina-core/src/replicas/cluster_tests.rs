@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Line};
 use crate::error::ErrorKind;
 use crate::event::{EventKind, Next};
 use crate::health::HealthState;
@@ -255,6 +255,20 @@ async fn a_restarted_replica_knows_the_health_at_once() {
     cluster.join().await;
     assert_eq!(cluster.disagreement(), None);
     assert_eq!(cluster.health(2, cluster.instances[2].id).unwrap().reason.message, "it is down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_reads_takes_nothing_over_and_leaves_no_trace() {
+    let cluster = Cluster::of(2, 5).await;
+    let since = Instant::now();
+    let reader = cluster.open(9, &Line::to(&cluster.store), crate::Builder::without_monitor).await;
+    tokio::time::sleep(SECOND * 60).await;
+    let shown = reader.get("s0").unwrap();
+    assert!(shown.instances().all(|(_, seen)| seen.health.state == HealthState::Healthy));
+    reader.close().await;
+    cluster.settle().await;
+    assert!(cluster.world.probes(since).iter().all(|(_, who, _)| *who != 9));
+    assert_eq!(cluster.store_says_unknown().await, 0);
 }
 
 #[tokio::test(start_paused = true)]

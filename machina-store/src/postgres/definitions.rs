@@ -13,6 +13,7 @@ use sqlx::postgres::PgRow;
 use super::error::database_error;
 use super::statement::{as_rows, execute_listed, fetch_all, get, get_json, get_parsed, json, time, with_rows};
 use crate::conflict;
+use crate::known_tools::KnownTools;
 
 /// What an instance was seen to publish.
 pub(super) type Seen<'a> = (ServiceId, InstanceId, &'a Definitions);
@@ -165,10 +166,11 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<BTreeMap<Insta
         found.insert(get_parsed(&row, "id")?, without_lists(get_json(&row, "published")?));
     }
     let tools = "SELECT instance_id::text, name, definition::text FROM tools ORDER BY instance_id, position";
+    let mut known = KnownTools::default();
     let mut rows = sqlx::query(tools).fetch(&mut *connection);
     while let Some(row) = rows.try_next().await.map_err(database_error)? {
         if let Some(definitions) = found.get_mut(&get_parsed(&row, "instance_id")?) {
-            add_tool(definitions, &row)?;
+            add_tool(definitions, &row, &mut known)?;
         }
     }
     drop(rows);
@@ -199,9 +201,17 @@ fn without_lists(head: Head) -> Definitions {
 
 /// A tool that an earlier version accepted and this one does not is rejected
 /// like any other; it hides none of its siblings.
-fn add_tool(definitions: &mut Definitions, row: &PgRow) -> Result<()> {
-    match Tool::parse(get_json(row, "definition")?) {
-        Ok(tool) => definitions.tools.push(Arc::new(tool)),
+fn add_tool(definitions: &mut Definitions, row: &PgRow, known: &mut KnownTools) -> Result<()> {
+    let text: &str = get(row, "definition")?;
+    if let Some(tool) = known.get(text) {
+        definitions.tools.push(tool);
+        return Ok(());
+    }
+    match Tool::parse(get_json(row, "definition")?).map(Arc::new) {
+        Ok(tool) => {
+            known.put(text, &tool);
+            definitions.tools.push(tool);
+        }
         Err(error) => {
             let (name, reason) = (Some(get(row, "name")?), error.message().to_owned());
             definitions.rejected.push(RejectedTool { name, reason });

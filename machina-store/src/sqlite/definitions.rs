@@ -8,8 +8,13 @@ use sea_query::{Expr, ExprTrait, Order, Query};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
+use crate::known_tools::KnownTools;
+
 use super::statement::{execute, fetch, get, get_json, get_parsed, insert, json, time};
 use crate::conflict;
+
+/// How many tools are read at once.
+const PAGE: u64 = 2000;
 
 /// Replaces what `instance` was last seen to publish.
 pub(super) async fn put(
@@ -114,14 +119,7 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<BTreeMap<I
     for row in fetch(connection, &select).await? {
         found.insert(get(&row, "id")?, without_lists(&row)?);
     }
-    let mut select = Query::select();
-    select.columns(["instance_id", "name", "definition"]).from("tools");
-    select.order_by("instance_id", Order::Asc).order_by("position", Order::Asc);
-    for row in fetch(connection, &select).await? {
-        if let Some(definitions) = found.get_mut(get::<&str>(&row, "instance_id")?) {
-            add_tool(definitions, &row)?;
-        }
-    }
+    load_tools(connection, &mut found).await?;
     let mut select = Query::select();
     select.columns(["instance_id", "kind", "definition"]).from("definitions");
     select.order_by("instance_id", Order::Asc).order_by("position", Order::Asc);
@@ -131,6 +129,29 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<BTreeMap<I
         }
     }
     found.into_iter().map(|(id, definitions)| Ok((id.parse()?, Arc::new(definitions)))).collect()
+}
+
+/// Page by page: rows need more memory than what is made of them.
+async fn load_tools(connection: &mut SqliteConnection, found: &mut HashMap<String, Definitions>) -> Result<()> {
+    let mut known = KnownTools::default();
+    let mut last: Option<(String, i64)> = None;
+    loop {
+        let mut select = Query::select();
+        select.columns(["instance_id", "position", "name", "definition"]).from("tools").limit(PAGE);
+        select.order_by("instance_id", Order::Asc).order_by("position", Order::Asc);
+        if let Some((instance, position)) = last {
+            let place = Expr::tuple([Expr::col("instance_id"), Expr::col("position")]);
+            select.and_where(place.gt(Expr::tuple([Expr::val(instance), Expr::val(position)])));
+        }
+        let rows = fetch(connection, &select).await?;
+        for row in &rows {
+            if let Some(definitions) = found.get_mut(get::<&str>(row, "instance_id")?) {
+                add_tool(definitions, row, &mut known)?;
+            }
+        }
+        let Some(row) = rows.last() else { return Ok(()) };
+        last = Some((get(row, "instance_id")?, get(row, "position")?));
+    }
 }
 
 fn without_lists(row: &SqliteRow) -> Result<Definitions> {
@@ -150,9 +171,17 @@ fn without_lists(row: &SqliteRow) -> Result<Definitions> {
 
 /// A tool that an earlier version accepted and this one does not is rejected
 /// like any other; it hides none of its siblings.
-fn add_tool(definitions: &mut Definitions, row: &SqliteRow) -> Result<()> {
-    match Tool::parse(get_json(row, "definition")?) {
-        Ok(tool) => definitions.tools.push(Arc::new(tool)),
+fn add_tool(definitions: &mut Definitions, row: &SqliteRow, known: &mut KnownTools) -> Result<()> {
+    let text: &str = get(row, "definition")?;
+    if let Some(tool) = known.get(text) {
+        definitions.tools.push(tool);
+        return Ok(());
+    }
+    match Tool::parse(get_json(row, "definition")?).map(Arc::new) {
+        Ok(tool) => {
+            known.put(text, &tool);
+            definitions.tools.push(tool);
+        }
         Err(error) => {
             let (name, reason) = (Some(get(row, "name")?), error.message().to_owned());
             definitions.rejected.push(RejectedTool { name, reason });

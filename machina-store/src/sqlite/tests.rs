@@ -246,6 +246,20 @@ async fn a_commit_whose_caller_goes_away_is_whole_or_not_there() {
 }
 
 #[tokio::test]
+async fn equal_tools_are_loaded_once_and_in_their_order() {
+    let (_directory, store) = store().await;
+    let a = service("a");
+    store.commit(&changes([put(&a), put_tools(&a, 0, 2_500), put_tools(&a, 1, 2_500)])).await.unwrap();
+    let image = store.load().await.unwrap();
+    let tools = |instance: usize| &image.definitions[&a.spec.instances[instance].id].tools;
+    assert_eq!((tools(0).len(), tools(1).len()), (2_500, 2_500));
+    for (number, (one, other)) in tools(0).iter().zip(tools(1)).enumerate() {
+        assert_eq!(one.name().as_str(), format!("t{number}"));
+        assert!(Arc::ptr_eq(one, other));
+    }
+}
+
+#[tokio::test]
 async fn a_tool_that_is_no_longer_accepted_hides_no_other() {
     let (_directory, store) = store().await;
     let a = service("a");

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use machina_core::Tasks;
+use machina_tests::wait_until;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::{REPLICAS, Rig};
+use super::{REPLICAS, Rig, SETTLING};
 use crate::Scale;
 use crate::report::{Row, quantile, spread};
 
@@ -57,6 +58,15 @@ pub(crate) async fn run(scale: &Scale) -> Row {
             }
         });
     }
+    let answered = || {
+        let refused: u32 = refused.lock().unwrap_or_else(PoisonError::into_inner).values().sum();
+        acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len() + refused as usize
+    };
+    wait_until(SETTLING, "every write is answered", async || {
+        let left = count - answered();
+        if left == 0 { Ok(()) } else { Err(format!("{left} are not")) }
+    })
+    .await;
     sleep(TAIL).await;
     let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
     row(&acknowledged, &told, (count, refused), lasting)
