@@ -5,7 +5,6 @@
 //!
 //! `cargo bench -p machina-benches --bench journal [-- HOURS [SERVICES]]`
 
-#[allow(dead_code, reason = "it serves another benchmark, too")]
 mod backing;
 
 use std::time::Duration;
