@@ -40,8 +40,8 @@ async fn one_run(seed: u64) {
         assert!(probers <= 2, "seed {seed}, deed {deed} ({what}): {probers} replicas look at one instance");
     }
     cluster.lines.iter().for_each(|line| line.cut(false));
-    // The last one may have died a moment ago; then the true state is found out. Of several
-    // instances that are down, a replica may take one down per interval (S7).
+    // The last one may have died a moment ago; then the true state is found out. An instance may
+    // change hands more than once until then, and has to wait for its turn anew each time.
     tokio::time::sleep(TTL + INTERVAL * 4 + SECOND * 3).await;
     assert_eq!(cluster.disagreement(), None, "seed {seed}");
     let quiet = Instant::now();
