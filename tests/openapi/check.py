@@ -63,7 +63,8 @@ def served(programs, home):
     server = subprocess.Popen(
         [programs["machina"], "serve", "--listen", "127.0.0.1:0", "--store", f"sqlite:{home}/machina.db",
          "--import", str(home / "mcp.json")],
-        cwd=home, env={**os.environ, "HOME": str(home), "NO_COLOR": "1", "MACHINA_EGRESS__ALLOW": '["127.0.0.0/8"]'},
+        cwd=home, env={**os.environ, "HOME": str(home), "NO_COLOR": "1", "MACHINA_EGRESS__ALLOW": '["127.0.0.0/8"]',
+                       "MACHINA_SERVER__REMOTE_STORES": "true"},
         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     try:
         yield wait_for_address(server, home / "machina.log")

@@ -1,5 +1,5 @@
 //! How the leases of shards must behave: one function for each point of the
-//! **Behaviour** list of [`Leases`](crate::Leases). [`leases_suite!`](crate::leases_suite)
+//! **Behaviour** list of [`Leases`]. The macro [`leases_suite!`](crate::leases_suite)
 //! makes a test of each. Every function expects a back-end that is still empty and
 //! has leases, and panics where the behaviour differs.
 
