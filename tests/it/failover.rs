@@ -143,6 +143,14 @@ impl Tally {
             by(endpoints.over_http),
             by(endpoints.over_stdio),
         );
+        let mut why = BTreeMap::<String, usize>::new();
+        for attempt in answered.iter().flat_map(|report| &report.attempts) {
+            if let (Some(error), Some(phase)) = (attempt.error, attempt.phase) {
+                let kind = if attempt.instance == endpoints.over_http { "http" } else { "stdio" };
+                *why.entry(format!("{kind} {error:?} {phase:?}")).or_default() += 1;
+            }
+        }
+        println!("{what}: attempts that failed before an answer: {why:?}");
     }
 }
 

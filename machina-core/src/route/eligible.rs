@@ -16,6 +16,10 @@ use crate::health::{Health, HealthState, ReasonCode};
 use crate::model::{AdminState, Endpoint, Instance};
 use crate::view::{InstanceView, ServiceView};
 
+/// In panic, an instance that fails its checks is taken to be as slow as so many
+/// failures in a row, and one whose calls and last check failed as well.
+const FAILING_PENALTIES: f64 = 20.0;
+
 /// What is known of an instance, as far as calls are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -39,8 +43,10 @@ pub enum Standing {
 pub(super) enum Rank {
     /// It is up, and its calls succeed.
     Eligible,
-    /// It is not certainly down.
+    /// It answers its probes or is about to, but is not to be relied on yet.
     Dubious,
+    /// It fails its checks, and is not certainly down.
+    Failing,
     /// It asked to be left alone for a while.
     Held,
     /// It is certainly down.
@@ -129,17 +135,21 @@ impl Onlooking<'_> {
         let in_flight = cell.in_flight();
         let latency = cell.latency(self.now, parameters).max(cell.silence(self.now));
         let doubt = parameters.failure_penalty.as_secs_f64();
-        // In panic, those that are up are still the better choice.
+        // In panic, those that are up are still the better choice, also when they
+        // have many calls in flight and one that fails has none.
         let (rank, least) = match standing {
+            Standing::Up if !breaker.admits && health.state == HealthState::Suspect => {
+                (Rank::Dubious, FAILING_PENALTIES * doubt)
+            }
             Standing::Up if !breaker.admits => (Rank::Dubious, 2.0 * doubt),
             Standing::Up => (Rank::Eligible, 0.0),
             Standing::Uncertain if health.state == HealthState::Recovering => (Rank::Dubious, 0.0),
             Standing::Uncertain => (Rank::Dubious, doubt),
-            Standing::Failing => (Rank::Dubious, 2.0 * doubt),
+            Standing::Failing => (Rank::Failing, FAILING_PENALTIES * doubt),
             Standing::Down => (Rank::Down, 0.0),
             Standing::Excluded => (Rank::Excluded, 0.0),
         };
-        let held = rank <= Rank::Dubious && !cell.held_for(self.now).is_zero();
+        let held = rank <= Rank::Failing && !cell.held_for(self.now).is_zero();
         Found {
             rank: if held { Rank::Held } else { rank },
             locality: self.locality(instance),
@@ -188,10 +198,11 @@ impl Survey {
         match found.rank {
             Rank::Eligible if found.locality <= self.reach => Some(0),
             Rank::Eligible => Some(1),
-            Rank::Dubious if self.is_panic => Some(0),
+            Rank::Dubious | Rank::Failing if self.is_panic => Some(0),
             Rank::Dubious => Some(2),
-            Rank::Held => Some(3),
-            Rank::Down => Some(4),
+            Rank::Failing => Some(3),
+            Rank::Held => Some(4),
+            Rank::Down => Some(5),
             Rank::Excluded => None,
         }
     }

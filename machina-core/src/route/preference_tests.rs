@@ -44,6 +44,34 @@ async fn calls_with_the_same_key_go_to_the_same_instance_while_it_is_up() {
     assert_eq!(answering(&stage, &keyed("one"), 5).await, BTreeSet::from([home]), "it is back");
 }
 
+/// One instance was killed and is back, its breaker still open; the other one is
+/// killed now: nobody is eligible, but only one of them is down.
+#[tokio::test(start_paused = true)]
+async fn in_panic_calls_go_to_the_instance_that_answers_its_probes() {
+    let stage = Stage::of(2, |spec| {
+        spec.routing_policy.trust_annotations = Some(true);
+        spec.routing_policy.ejection_failures = Some(1);
+    })
+    .await;
+    stage.instances.iter().for_each(|instance| stage.sim.set_latency(instance, MS * 10));
+    let [back, dead] = [0, 1].map(|index| stage.instances[index].id);
+    stage.sim.set_failing(&stage.instances[0], 1.0);
+    while stage.call("echo").await.unwrap().attempts.len() == 1 {}
+    stage.sim.set_failing(&stage.instances[0], 0.0);
+    stage.sim.set(&stage.instances[1], Behaviour::Refuse);
+    stage.call("echo").await.unwrap();
+    assert!(stage.explain("echo").await.panic);
+    let (mut vain, mut answered) = (0, 0);
+    for _ in 0..20 {
+        for report in futures_of((0..8).map(|_| stage.call("echo"))).await {
+            let report = report.unwrap();
+            answered += usize::from(report.instance == back);
+            vain += report.attempts.iter().filter(|attempt| attempt.instance == dead).count();
+        }
+    }
+    assert_eq!((answered, vain), (160, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_argument_decides_the_instance_where_the_operator_says_so() {
     let stage = Stage::of(4, |spec| spec.routing_policy.affinity_argument = Some("text".into())).await;
