@@ -2,8 +2,9 @@
 //! for [`explain`](super::explain). Reads only, without a lock; picks nothing.
 //!
 //! The rule: balance over those that are up, nearby ones first. When too few are,
-//! balance over all that are not certainly down (panic), because then the fault may
-//! well be elsewhere. Never give up while one is left that is not certainly down.
+//! use all that are not certainly down (panic), because then the fault may well be
+//! elsewhere: those that answer their probes first, the others when these have no
+//! room. Never give up while one is left that is not certainly down.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -15,10 +16,6 @@ use crate::config::Config;
 use crate::health::{Health, HealthState, ReasonCode};
 use crate::model::{AdminState, Endpoint, Instance};
 use crate::view::{InstanceView, ServiceView};
-
-/// In panic, an instance that fails its checks is taken to be as slow as so many
-/// failures in a row, and one whose calls and last check failed as well.
-const FAILING_PENALTIES: f64 = 20.0;
 
 /// What is known of an instance, as far as calls are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,7 +42,8 @@ pub(super) enum Rank {
     Eligible,
     /// It answers its probes or is about to, but is not to be relied on yet.
     Dubious,
-    /// It fails its checks, and is not certainly down.
+    /// It fails its checks, or its calls as well as its last check, and is not
+    /// certainly down.
     Failing,
     /// It asked to be left alone for a while.
     Held,
@@ -135,17 +133,14 @@ impl Onlooking<'_> {
         let in_flight = cell.in_flight();
         let latency = cell.latency(self.now, parameters).max(cell.silence(self.now));
         let doubt = parameters.failure_penalty.as_secs_f64();
-        // In panic, those that are up are still the better choice, also when they
-        // have many calls in flight and one that fails has none.
+        // In panic, those that are up are still the better choice.
         let (rank, least) = match standing {
-            Standing::Up if !breaker.admits && health.state == HealthState::Suspect => {
-                (Rank::Dubious, FAILING_PENALTIES * doubt)
-            }
+            Standing::Up if !breaker.admits && health.state == HealthState::Suspect => (Rank::Failing, 2.0 * doubt),
             Standing::Up if !breaker.admits => (Rank::Dubious, 2.0 * doubt),
             Standing::Up => (Rank::Eligible, 0.0),
             Standing::Uncertain if health.state == HealthState::Recovering => (Rank::Dubious, 0.0),
             Standing::Uncertain => (Rank::Dubious, doubt),
-            Standing::Failing => (Rank::Failing, FAILING_PENALTIES * doubt),
+            Standing::Failing => (Rank::Failing, 2.0 * doubt),
             Standing::Down => (Rank::Down, 0.0),
             Standing::Excluded => (Rank::Excluded, 0.0),
         };
@@ -198,7 +193,9 @@ impl Survey {
         match found.rank {
             Rank::Eligible if found.locality <= self.reach => Some(0),
             Rank::Eligible => Some(1),
-            Rank::Dubious | Rank::Failing if self.is_panic => Some(0),
+            Rank::Dubious if self.is_panic => Some(0),
+            // However many calls the others have in flight, while they have room.
+            Rank::Failing if self.is_panic => Some(1),
             Rank::Dubious => Some(2),
             Rank::Failing => Some(3),
             Rank::Held => Some(4),

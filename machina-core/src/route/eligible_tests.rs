@@ -33,8 +33,15 @@ use Rank::{Down, Dubious, Eligible, Excluded, Failing, Held};
 fn those_that_are_up_share_the_calls_unless_they_are_too_few() {
     let half = anywhere(&[Eligible, Dubious, Eligible, Down]);
     assert_eq!((half.is_panic, selected(&half, &[])), (false, vec![0, 2]));
-    let few = anywhere(&[Eligible, Dubious, Failing, Down, Held]);
+    let few = anywhere(&[Eligible, Dubious, Dubious, Down, Held]);
     assert_eq!((few.is_panic, selected(&few, &[])), (true, vec![0, 1, 2]), "whatever is not certainly down");
+    let failing = anywhere(&[Failing, Dubious, Failing, Down, Held]);
+    assert_eq!((failing.is_panic, selected(&failing, &[])), (true, vec![1]), "it answers its probes");
+    assert_eq!(selected(&failing, &[1]), [0, 2], "the others are still better than the one that is down");
+    let full = [(Dubious, true), (Failing, false), (Down, false)];
+    let full =
+        surveyed(full.iter().enumerate().map(|(index, (rank, full))| found(index, *rank, Locality::Anywhere, *full)));
+    assert_eq!(selected(&full, &[]), [1], "in panic, nobody waits for room");
     let excluded = anywhere(&[Eligible, Dubious, Excluded, Excluded]);
     assert!(!excluded.is_panic, "those that may not be used do not count");
 }
