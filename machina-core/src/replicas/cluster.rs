@@ -74,14 +74,18 @@ impl Prober for Eye {
 pub(super) struct Line {
     store: Mutex<Arc<MemoryStore>>,
     cut: AtomicBool,
+    stalled: AtomicBool,
     /// No wake-up comes through.
     deaf: AtomicBool,
+    /// When the store last renewed the leases over it.
+    renewed: Mutex<Option<Instant>>,
 }
 
 impl Line {
     pub(super) fn to(store: &Arc<MemoryStore>) -> Arc<Self> {
         let store = Mutex::new(Arc::clone(store));
-        Arc::new(Self { store, cut: AtomicBool::new(false), deaf: AtomicBool::new(false) })
+        let [cut, stalled, deaf] = [(); 3].map(|()| AtomicBool::new(false));
+        Arc::new(Self { store, cut, stalled, deaf, renewed: Mutex::default() })
     }
 
     /// Nothing gets through, and nobody says so.
@@ -89,8 +93,21 @@ impl Line {
         self.cut.store(cut, Ordering::Relaxed);
     }
 
+    /// What is asked gets through when it stalls no more, if anyone still waits.
+    pub(super) fn stall(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Relaxed);
+    }
+
     pub(super) fn deafen(&self) {
         self.deaf.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the leases are renewed the next time.
+    pub(super) async fn renewal(&self) {
+        let before = *self.renewed.lock().unwrap();
+        while *self.renewed.lock().unwrap() == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// From now on it leads to another store.
@@ -101,6 +118,9 @@ impl Line {
     async fn reach(&self) -> Arc<MemoryStore> {
         while self.cut.load(Ordering::Relaxed) {
             pending::<()>().await;
+        }
+        while self.stalled.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.store.lock().unwrap().clone()
     }
@@ -128,7 +148,9 @@ impl Store for Line {
 #[async_trait]
 impl Leases for Line {
     async fn hold(&self, replica: ReplicaId, ttl: Duration) -> Result<Held> {
-        self.reach().await.hold(replica, ttl).await
+        let held = self.reach().await.hold(replica, ttl).await;
+        *self.renewed.lock().unwrap() = Some(Instant::now());
+        held
     }
     async fn release(&self, replica: ReplicaId) -> Result<()> {
         self.reach().await.release(replica).await
@@ -150,12 +172,19 @@ impl Cluster {
     /// So many replicas, which have shared the shards out, and so many services
     /// `s0`, `s1`, … of one instance each, all of them known to be healthy.
     pub(super) async fn of(replicas: usize, services: usize) -> Self {
-        let mut cluster = Self::empty(Config::default());
+        let ids = (0..services).map(|_| InstanceId::generate());
+        Self::with(Config::default(), replicas, ids.collect()).await
+    }
+
+    /// The same, with these instances.
+    pub(super) async fn with(config: Config, replicas: usize, ids: Vec<InstanceId>) -> Self {
+        let mut cluster = Self::empty(config);
         for _ in 0..replicas {
             cluster.join().await;
         }
-        for _ in 0..services {
-            let instance = Instance::new(HttpEndpoint::new(format!("http://i{}.x/mcp", cluster.instances.len())));
+        for (index, id) in ids.into_iter().enumerate() {
+            let mut instance = Instance::new(HttpEndpoint::new(format!("http://i{index}.x/mcp")));
+            instance.id = id;
             cluster.add(instance).await;
         }
         cluster.settle().await;
@@ -211,6 +240,12 @@ impl Cluster {
         }
     }
 
+    /// The replica that looks after an instance.
+    pub(super) fn holder(&self, instance: InstanceId) -> usize {
+        let owns = |machina: &Machina| machina.system().core.replicas.owns(instance);
+        self.replicas.iter().position(owns).expect("somebody looks after it")
+    }
+
     /// As `kill -9` does it: nothing is said to anyone.
     pub(super) fn kill(&mut self, replica: usize) {
         let core = &self.replicas[replica].system().core;
@@ -239,6 +274,15 @@ impl Cluster {
             }
         }
         None
+    }
+
+    /// Waits until everyone knows what is true.
+    pub(super) async fn agree_within(&self, limit: Duration) {
+        let begun = Instant::now();
+        while let Some(disagreement) = self.disagreement() {
+            assert!(begun.elapsed() <= limit, "{disagreement} after {limit:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// By how many replicas an instance was probed within any `window` since then,

@@ -124,16 +124,27 @@ impl Core {
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when the store does not answer.
     pub(crate) async fn turn_to_commit(&self) -> Result<MutexGuard<'_, ()>> {
+        let arrived = Instant::now();
+        let committing = self.wait_for_turn().await?;
+        self.be_current_since(arrived).await?;
+        Ok(committing)
+    }
+
+    /// Waits for its turn to commit.
+    pub(crate) async fn wait_for_turn(&self) -> Result<MutexGuard<'_, ()>> {
         if !self.replicas.is_shared() {
             return Ok(self.committing.lock().await);
         }
-        let arrived = Instant::now();
-        let committing = timeout(PATIENCE, self.committing.lock()).await.map_err(|_| late(PATIENCE))?;
+        timeout(PATIENCE, self.committing.lock()).await.map_err(|_| late(PATIENCE))
+    }
+
+    /// Has all in view that others had committed by then. The caller holds `committing`.
+    pub(crate) async fn be_current_since(&self, arrived: Instant) -> Result<()> {
         // Whoever waits in line need not ask what the one before has found out.
-        if !self.freshness.covers(arrived) {
+        if self.replicas.is_shared() && !self.freshness.covers(arrived) {
             self.catch_up().await?;
         }
-        Ok(committing)
+        Ok(())
     }
 
     /// Reads what others have committed.

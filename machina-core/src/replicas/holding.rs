@@ -63,9 +63,15 @@ impl Core {
             // What the one before wrote counts for whoever comes after.
             self.read_on().await?;
         }
-        let active: Vec<ShardLease> = now.iter().copied().collect();
-        shared.renewed(&held, &active, begun, ttl);
-        self.give_up(&lost, &now).await;
+        // The answer may have come too late.
+        self.stop_in_time(shared, progress).await;
+        if !lost.is_empty() {
+            // Of what was lost nothing counts, also where it was claimed anew already.
+            let kept: Vec<ShardLease> = now.intersection(&progress.held).copied().collect();
+            shared.renewed(&held, &kept, begun, ttl);
+            self.give_up(&lost).await;
+        }
+        shared.renewed(&held, &held.shards, begun, ttl);
         progress.watched.retain(|lease| now.contains(lease));
         self.take_over(&now, &mut progress.watched).await;
         progress.held = now;
@@ -92,15 +98,11 @@ impl Core {
         }
     }
 
-    /// Leaves the instances of shards alone that another has, or soon will.
-    async fn give_up(&self, lost: &BTreeSet<ShardLease>, now: &BTreeSet<ShardLease>) {
+    /// Leaves the instances of shards alone that another has, or had, or soon will.
+    async fn give_up(&self, lost: &BTreeSet<ShardLease>) {
         let gone: BTreeSet<u16> = lost.iter().map(|lease| lease.shard).collect();
-        let kept: BTreeSet<u16> = now.iter().map(|lease| lease.shard).collect();
-        if gone.is_empty() {
-            return;
-        }
         tracing::info!(shards = gone.len(), "other replicas look after these shards from now on");
-        self.unwatch(|shard| gone.contains(&shard) && !kept.contains(&shard)).await;
+        self.unwatch(|shard| gone.contains(&shard)).await;
         self.forget_unshared(&gone);
     }
 

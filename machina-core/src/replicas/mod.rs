@@ -18,6 +18,8 @@ mod cluster_tests;
 mod config;
 mod following;
 mod holding;
+#[cfg(test)]
+mod lapse_tests;
 mod outbox;
 mod standing;
 mod telling;

@@ -20,6 +20,8 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     health: BTreeSet<InstanceId>,
+    /// Whose health could not be written, for now.
+    later: BTreeSet<InstanceId>,
     heartbeats: BTreeMap<InstanceId, Timestamp>,
 }
 
@@ -36,6 +38,24 @@ impl Outbox {
     pub(crate) fn changed(&self, instance: InstanceId) {
         if let Some(mut waiting) = self.waiting() {
             waiting.health.insert(instance);
+            self.filled.notify_one();
+        }
+    }
+
+    /// The health of an instance cannot be written now: it waits for [`Outbox::again`].
+    pub(super) fn later(&self, instance: InstanceId) {
+        if let Some(mut waiting) = self.waiting() {
+            waiting.later.insert(instance);
+        }
+    }
+
+    /// What could not be written is to be tried again.
+    pub(super) fn again(&self) {
+        if let Some(mut waiting) = self.waiting()
+            && !waiting.later.is_empty()
+        {
+            let later = std::mem::take(&mut waiting.later);
+            waiting.health.extend(later);
             self.filled.notify_one();
         }
     }
@@ -94,9 +114,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_could_not_be_written_waits_until_it_is_tried_again() {
+        let outbox = Outbox::new(true);
+        let (i, j) = (InstanceId::generate(), InstanceId::generate());
+        outbox.changed(i);
+        outbox.take_health(9).into_iter().for_each(|taken| outbox.later(taken));
+        assert!(outbox.take_health(9).is_empty());
+        outbox.changed(j);
+        outbox.again();
+        outbox.filled().await;
+        assert_eq!(outbox.take_health(9).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([i, j]));
+        outbox.again();
+        assert!(outbox.take_health(9).is_empty(), "each is tried again once");
+    }
+
+    #[tokio::test]
     async fn alone_nothing_waits() {
         let outbox = Outbox::new(false);
         outbox.changed(InstanceId::generate());
+        outbox.later(InstanceId::generate());
+        outbox.again();
         outbox.heard(InstanceId::generate(), at(1));
         assert!(outbox.take_health(9).is_empty() && outbox.take_heartbeats(9).is_empty());
     }

@@ -34,6 +34,17 @@ const SEEN_EVERY: Duration = Duration::from_secs(60);
 /// When what the store did not take is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What becomes of an instance whose health is to be written.
+enum Turn {
+    /// It is written.
+    Now(Report),
+    /// It cannot be now, because nobody here looks after the instance; it is news all
+    /// the same, and nobody else may know it yet.
+    Later,
+    /// There is nothing to tell.
+    Never,
+}
+
 /// The health of one instance, to be written by whoever looks after it.
 struct Report {
     service: ServiceId,
@@ -58,11 +69,13 @@ impl Core {
         }
     }
 
-    /// Passes on heartbeats, and that instances were looked at; runs until cancelled.
+    /// Passes on heartbeats, that instances were looked at, and once more what could
+    /// not be told when it was news; runs until cancelled.
     pub(crate) async fn keep_reminding(self: Arc<Self>) {
         let mut reminded = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(HEARTBEATS_EVERY).await;
+            self.replicas.outbox.again();
             if let Err(error) = self.pass_heartbeats().await {
                 tracing::debug!(%error, "heartbeats were not passed on");
             }
@@ -82,8 +95,14 @@ impl Core {
             if taken.is_empty() {
                 return Ok(());
             }
-            let view = self.view();
-            let told: Vec<Report> = taken.iter().filter_map(|instance| self.to_tell(&view, *instance)).collect();
+            let (view, mut told) = (self.view(), Vec::new());
+            for instance in &taken {
+                match self.turn(&view, *instance) {
+                    Turn::Now(report) => told.push(report),
+                    Turn::Later => self.replicas.outbox.later(*instance),
+                    Turn::Never => {}
+                }
+            }
             if let Err(error) = self.tell(told).await {
                 taken.into_iter().for_each(|instance| self.replicas.outbox.changed(instance));
                 return Err(error);
@@ -91,14 +110,20 @@ impl Core {
         }
     }
 
-    /// The health of an instance, if it is for this process to say and news.
-    fn to_tell(&self, view: &View, instance: InstanceId) -> Option<Report> {
-        let charge = self.replicas.charge(instance).filter(|charge| *charge != Charge::Own)?;
-        let service = view.owner(instance)?;
-        let cell = &service.instance(instance)?.1.cell;
-        let health = cell.health();
-        let news = cell.shared().is_none_or(|shared| shared != health);
-        news.then(|| Report { service: service.service().id, instance, health, charge })
+    /// Whether the health of an instance is news, and for this process to say.
+    fn turn(&self, view: &View, instance: InstanceId) -> Turn {
+        let seen = view.owner(instance).and_then(|service| Some((service, service.instance(instance)?.1)));
+        let Some((service, seen)) = seen else { return Turn::Never };
+        let (health, shared) = (seen.cell.health(), seen.cell.shared());
+        match self.replicas.charge(instance) {
+            Some(Charge::Own) => Turn::Never,
+            // Until the lease is renewed, or another has said how the instance is.
+            None if is_news(&health, shared.as_deref()) => Turn::Later,
+            Some(charge) if shared.is_none_or(|shared| shared != health) => {
+                Turn::Now(Report { service: service.service().id, instance, health, charge })
+            }
+            None | Some(_) => Turn::Never,
+        }
     }
 
     /// Writes them together; where one cannot be written, the others all the same.
@@ -110,9 +135,11 @@ impl Core {
                     let second = part.split_off(part.len() / 2);
                     parts.extend([part, second]);
                 }
-                // Another replica looks after it by now, or it is gone.
+                // Another replica looks after it by now, or it is gone, or the lease ran out
+                // unnoticed and is good again when it is renewed.
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    tracing::debug!(%error, "what was seen here does not count any more");
+                    tracing::debug!(%error, "what was seen here is not taken now");
+                    part.iter().for_each(|report| self.replicas.outbox.later(report.instance));
                     self.replicas.refused(part.len());
                 }
                 other => other?,
@@ -176,7 +203,8 @@ impl Core {
             let charge = self.replicas.charge(instance.id).filter(|charge| *charge != Charge::Own);
             let Some(charge) = charge else { continue };
             let (health, shared) = (seen.cell.health(), seen.cell.shared());
-            let Some(shared) = shared.filter(|shared| health.reason == shared.reason) else {
+            let same = |shared: &Arc<Health>| health.reason == shared.reason && !is_news(&health, Some(shared));
+            let Some(shared) = shared.filter(same) else {
                 self.replicas.outbox.changed(instance.id);
                 continue;
             };
@@ -229,6 +257,10 @@ impl Core {
                     };
                     if self.replicas.owns(*instance) {
                         seen.cell.set_shared(Arc::clone(health));
+                        if is_news(&seen.cell.health(), Some(health)) {
+                            // It changed meanwhile, or the store was replaced by an older one.
+                            self.replicas.outbox.changed(*instance);
+                        }
                     } else if let Some(recorded) = seen.cell.tell(health) {
                         shown.push((*service, *instance, Some(recorded)));
                     }
@@ -300,4 +332,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether the store has something else of an instance than what those who read it
+/// are to know at once.
+fn is_news(health: &Health, shared: Option<&Health>) -> bool {
+    let told = |health: &Health| (health.state, health.reason.code, health.flapping);
+    shared.is_none_or(|shared| told(shared) != told(health))
 }
