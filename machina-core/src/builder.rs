@@ -28,6 +28,7 @@ use crate::scratch::Scratches;
 use crate::sessions::Sessions;
 use crate::store::Backend;
 use crate::tasks::Tasks;
+use crate::together::Writers;
 use crate::tool_index::{LexicalIndex, ToolIndex};
 use crate::view::View;
 
@@ -156,6 +157,7 @@ impl Builder {
             view: ArcSwap::from_pointee(View::default()),
             publishing: Mutex::new(()),
             committing: tokio::sync::Mutex::new(()),
+            writers: Writers::default(),
             store,
             journal: Arc::clone(&journal),
             replies: Arc::clone(&replies),

@@ -24,6 +24,7 @@ use crate::scratch::Scratches;
 use crate::sessions::Sessions;
 use crate::store::{Batch, Change, Journal, Precondition, Store};
 use crate::tasks::Tasks;
+use crate::together::Writers;
 use crate::tool_index::ToolIndex;
 use crate::view::{Delta, ServiceView, View};
 
@@ -39,6 +40,7 @@ pub(crate) struct Core {
     pub(crate) publishing: Mutex<()>,
     /// Held while a batch is planned and committed.
     pub(crate) committing: tokio::sync::Mutex<()>,
+    pub(crate) writers: Writers,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) replies: Arc<dyn Replies>,

@@ -17,8 +17,8 @@ use crate::machina::{Applied, Registry, ToolPage, ToolQuery};
 use crate::model::{GroupSpec, Revision};
 use crate::query::{Page, Query};
 use crate::report::{Overview, ServiceHealth, ServiceReport, ToolReport};
-use crate::view::ServiceView;
-use crate::write::{Mutation, no_service, plan};
+use crate::view::{ServiceView, View};
+use crate::write::{Mutation, Plan, no_service, plan};
 
 /// A registry as one principal sees it. Cheap to make and to clone.
 #[derive(Debug, Clone)]
@@ -122,25 +122,20 @@ impl Scoped {
 
     async fn commit(&self, mutations: Vec<Mutation>) -> Result<Applied<Arc<ServiceView>>> {
         self.principal.require(Role::Admin, "change services")?;
-        let core = &self.core;
-        let _committing = core.turn_to_commit().await?;
-        mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
-        let before = core.view();
         let registered = registered(&mutations);
-        let principal = self.acting();
-        let plan = plan(&before, mutations, &principal, &core.config.limits)?;
-        refuse_new_commands(&before, &plan.deltas, &principal, &core.config.access)?;
-        refuse_unreachable(&before, &plan.deltas, &principal, &core.config.egress)?;
-        let revision = if plan.batch.changes.is_empty() {
-            before.revision()
-        } else {
-            core.commit(&plan.batch, plan.deltas).await?
-        };
-        let view = core.view();
-        let services = plan.put.iter().filter_map(|name| view.get(name.as_str()).cloned()).collect();
-        let applied = Applied { revision, services };
+        let applied = self.core.commit_together(&self.principal, mutations).await?;
         self.heard_of(&registered, &applied);
         Ok(applied)
+    }
+
+    /// What `mutations` come to, if the principal may make them.
+    pub(crate) fn plan(&self, before: &View, mutations: Vec<Mutation>) -> Result<Plan> {
+        mutations.iter().try_for_each(|mutation| self.may_write(mutation))?;
+        let (principal, config) = (self.acting(), &self.core.config);
+        let plan = plan(before, mutations, &principal, &config.limits)?;
+        refuse_new_commands(before, &plan.deltas, &principal, &config.access)?;
+        refuse_unreachable(before, &plan.deltas, &principal, &config.egress)?;
+        Ok(plan)
     }
 
     /// The principal as the store sees it: to a Machina that is followed, whoever
