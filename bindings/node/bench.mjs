@@ -1,13 +1,14 @@
 // What a look-up and a call cost in this process, and the same over HTTP to `machina serve`, in one run.
 //
-//   MACHINA_PROFILE=release bindings/node/test.sh        builds what is measured
-//   cargo build --release -p machina-http -p machina-tests --bins
-//   MACHINA_BUILT=target/release node --expose-gc bindings/node/bench.mjs
+//   bindings/node/test.sh --bench                        builds what is measured, with release, and measures
+//   node --expose-gc bindings/node/bench.mjs [--quick]   MACHINA_BINARY, MACHINA_FIXTURE: programs that are built
 //
-// Prints one row per figure: the median and the 99th percentile of single operations, one after the other.
+// Prints one row per figure: the median and the 99th percentile of single operations, one after the other. `--quick`
+// does a hundredth of everything, to see that it works.
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync, spawn } from 'node:child_process';
+import { once, setMaxListeners } from 'node:events';
+import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
@@ -15,15 +16,20 @@ import { fileURLToPath } from 'node:url';
 
 import { Machina } from './index.mjs';
 
+const SCALE = process.argv.includes('--quick') ? 0.01 : 1;
 const SERVICES = 1_000;
-const LOOKED = 20_000;
-const CALLED = 5_000;
-const AT_ONCE = 10_000;
-const LEAK_CALLS = 100_000;
+const LOOKED = 20_000 * SCALE;
+const CALLED = 5_000 * SCALE;
+const AT_ONCE = 10_000 * SCALE;
+const LEAK_CALLS = 100_000 * SCALE;
 const LEAK_STEPS = 10;
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
-const built = path.resolve(process.env.MACHINA_BUILT ?? path.join(root, 'target/release'));
+const folder = path.dirname(fileURLToPath(import.meta.url));
+const release = path.resolve(folder, '../../target/release');
+const [machina, fixture] = [
+  process.env.MACHINA_BINARY ?? path.join(release, 'machina'),
+  process.env.MACHINA_FIXTURE ?? path.join(release, 'machina-fixture'),
+];
 
 const microseconds = (value) => `${value < 100 ? value.toFixed(1) : Math.round(value)} µs`;
 
@@ -69,15 +75,14 @@ async function fill(m) {
   for (let from = 0; from < SERVICES; from += 100) {
     await m.apply(specs.slice(from, from + 100).map((put) => ({ put })));
   }
-  const fixture = { command: path.join(built, 'machina-fixture'), args: ['stdio'] };
-  await m.register({ name: 'fixture', instances: [{ stdio: fixture }] });
+  await m.register({ name: 'fixture', instances: [{ stdio: { command: fixture, args: ['stdio'] } }] });
   while ((await m.health('fixture')).status !== 'healthy') await new Promise((done) => setTimeout(done, 20));
 }
 
 async function serve() {
   const env = { ...process.env, MACHINA_LOG: 'error', MACHINA_ACCESS__ALLOW_STDIO_REGISTRATION: 'true' };
   const args = ['serve', '--json', '--store', 'memory:', '--listen', '127.0.0.1:0'];
-  const serving = spawn(path.join(built, 'machina'), args, { stdio: ['ignore', 'pipe', 'inherit'], env });
+  const serving = spawn(machina, args, { stdio: ['ignore', 'pipe', 'inherit'], env });
   for await (const data of serving.stdout) {
     const { event, url } = JSON.parse(data.toString().split('\n')[0]);
     if (event === 'listening') return { url, stop: () => serving.kill('SIGTERM') };
@@ -98,10 +103,39 @@ function slope(values) {
   return up / across;
 }
 
-console.log(`node ${process.version}, ${os.cpus().length} cores, ${os.cpus()[0].model}, ${built}`);
+/** How often this thread gets round in a second. */
+function speed(seconds) {
+  const until = performance.now() + seconds * 1_000;
+  let rounds = 0;
+  for (; performance.now() < until; rounds += 1) for (let n = 0, sum = 0; n < 10_000; n += 1) sum += n;
+  return rounds / seconds;
+}
+
+/** How much longer a program takes that loads the package, in ms. */
+function loading() {
+  const took = (code) => Math.min(...Array.from({ length: 10 }, () => {
+    const began = performance.now();
+    execFileSync(process.execPath, ['--eval', code]);
+    return performance.now() - began;
+  }));
+  return took(`require(${JSON.stringify(path.join(folder, 'index.js'))})`) - took('');
+}
+
+console.log(`node ${process.version}, ${os.cpus().length} cores, ${os.cpus()[0].model}, ${machina}`);
+for (const addon of fs.readdirSync(folder).filter((file) => file.endsWith('.node'))) {
+  console.log(`${addon}: ${(fs.statSync(path.join(folder, addon)).size / 2 ** 20).toFixed(1)} MiB`);
+}
+console.log(`loading the package: ${loading().toFixed(0)} ms`);
 const here = await Machina.open('memory:');
 await fill(here);
-await here.tool('own', { name: 'nothing', inputSchema: { type: 'object' }, executions_max: 10_000 }, () => ({ n: 1 }));
+const [inputSchema, executions_max] = [{ type: 'object' }, 10_000];
+await here.tool('own', { name: 'nothing', inputSchema, executions_max }, () => ({ n: 1 }));
+await here.tool('own', { name: 'wait', inputSchema, executions_max }, ({ ms }, { signal }) => new Promise((resolve) => {
+  const waiting = setTimeout(resolve, ms);
+  signal.addEventListener('abort', () => (clearTimeout(waiting), resolve()));
+}));
+const wide = { in_flight_max: 10_000, queue_max: 100_000, queue_timeout: '1m' };
+await here.put({ name: 'own', instances: [{ in_process: {} }], routing_policy: wide });
 const { url, stop } = await serve();
 const there = await Machina.open(url);
 await fill(there);
@@ -142,9 +176,23 @@ for (let round = 0; round < CALLED; round += 1) {
 }
 console.log(`what the binding adds to a call: ${microseconds((beside / CALLED) * 1_000)} on average (target: at most 100 µs)`);
 
-const began = performance.now();
+let began = performance.now();
 await Promise.all(Array.from({ length: AT_ONCE }, (_, round) => here.find({ name: name(round), limit: 1 })));
 console.log(`${AT_ONCE} look-ups awaited at once: ${Math.round(performance.now() - began)} ms in all`);
+began = performance.now();
+await Promise.all(Array.from({ length: AT_ONCE }, () => here.call('own', 'wait', { ms: 500 })));
+console.log(`${AT_ONCE} calls that wait 500 ms, at once: ${Math.round(performance.now() - began)} ms in all`);
+
+const alone = speed(2 * Math.max(SCALE, 0.2));
+const controller = new AbortController();
+setMaxListeners(0, controller.signal);
+const waiting = Array.from({ length: 1_000 }, () => here.call('own', 'wait', { ms: 60_000 }, { signal: controller.signal }));
+const ended = Promise.allSettled(waiting);
+await new Promise((done) => setTimeout(done, 500));
+const share = (100 * speed(2 * Math.max(SCALE, 0.2))) / alone;
+console.log(`this thread, computing beside 1000 calls that wait: ${share.toFixed(0)} % of its speed (target: at least 90 %)`);
+controller.abort();
+await ended;
 
 const sizes = [];
 for (let step = 0; step < LEAK_STEPS; step += 1) {

@@ -11,8 +11,11 @@ export declare class Cancel {
 
 /** A Machina that was opened. */
 export declare class Handle {
-  /** The answer to a question, both in JSON. */
-  ask(question: string): Promise<string>
+  /**
+   * The answer to a question, both in JSON: at once if it is read of a registry in
+   * this process.
+   */
+  ask(question: string): string | Promise<string>
   /** The service of this name, in JSON: at once if the registry is in this process. */
   get(service: string): string | Promise<string>
   /** Carries a call, in JSON, until `cancel` fires; `progress` is told of its progress. */

@@ -3,23 +3,27 @@
 #
 #   bindings/node/test.sh              all of it
 #   bindings/node/test.sh --generate   writes native.js and native.d.ts anew instead of comparing them
+#   bindings/node/test.sh --bench      measures with bench.mjs instead, built with release
 #
 # MACHINA_PROFILE names the profile that cargo builds with: dev by default, which takes a minute where the tests of
 # the workspace have been built; what is shipped is built with release and stripped, which takes many. MACHINA_BINARY
 # and MACHINA_FIXTURE may name programs that are built already.
 set -euo pipefail
 
-generate=no
+generate=no bench=no
 case ${1:-} in
     "") ;;
     --generate) generate=yes ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    --bench) bench=yes ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit 0 ;;
     *) echo "test.sh: unknown option $1" >&2 && exit 2 ;;
 esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 workspace=$(cd ../.. && pwd)
-export MACHINA_PROFILE=${MACHINA_PROFILE:-dev}
+default=dev
+[[ $bench == no ]] || default=release
+export MACHINA_PROFILE=${MACHINA_PROFILE:-$default}
 export npm_config_audit=false npm_config_fund=false npm_config_update_notifier=false
 
 finish() {
@@ -58,33 +62,42 @@ cp ../../examples/quickstart.mjs "$scratch/project"
 (cd "$scratch/project" && node quickstart.mjs) | diff - ../../examples/quickstart.txt
 echo "it installs, and examples/quickstart.mjs prints examples/quickstart.txt"
 
-heading "what is generated"
-node generate.mjs "$NAPI_TYPE_DEF_TMP_FOLDER" "$scratch/generated"
-for file in native.js native.d.ts; do
-    if [[ $generate == yes ]]; then
-        cp "$scratch/generated/$file" "$file"
-    elif ! diff -u "$file" "$scratch/generated/$file"; then
-        echo "$file is not what the addon's source says: run bindings/node/test.sh --generate" >&2
-        exit 1
-    fi
-done
-echo "native.js and native.d.ts are current"
+if [[ $bench == no ]]; then
+    heading "what is generated"
+    node generate.mjs "$NAPI_TYPE_DEF_TMP_FOLDER" "$scratch/generated"
+    for file in native.js native.d.ts; do
+        if [[ $generate == yes ]]; then
+            cp "$scratch/generated/$file" "$file"
+        elif ! diff -u "$file" "$scratch/generated/$file"; then
+            echo "$file is not what the addon's source says: run bindings/node/test.sh --generate" >&2
+            exit 1
+        fi
+    done
+    echo "native.js and native.d.ts are current"
 
-heading "types"
-npx --no-install tsc -p .
-npm run --prefix ../../examples/mcp_host --silent build
-echo "types are as they are used"
+    heading "types"
+    npx --no-install tsc -p .
+    npm run --prefix ../../examples/mcp_host --silent build
+    echo "types are as they are used"
+fi
 
 heading "programs"
 if [[ -z ${MACHINA_BINARY:-} || -z ${MACHINA_FIXTURE:-} ]]; then
-    (cd "$workspace" && cargo build ${locked[@]+"${locked[@]}"} -p machina-http --bin machina -p machina-tests --bin machina-fixture)
+    profile=dev built=debug
+    [[ $bench == no ]] || profile=release built=release
+    (cd "$workspace" && cargo build --profile "$profile" ${locked[@]+"${locked[@]}"} -p machina-http --bin machina -p machina-tests --bin machina-fixture)
     target=$(cd "$workspace" && cargo metadata --format-version 1 --no-deps | node -p 'JSON.parse(fs.readFileSync(0, "utf8")).target_directory')
-    export MACHINA_BINARY=$target/debug/machina MACHINA_FIXTURE=$target/debug/machina-fixture
+    export MACHINA_BINARY=$target/$built/machina MACHINA_FIXTURE=$target/$built/machina-fixture
 fi
 ls "$MACHINA_BINARY" "$MACHINA_FIXTURE"
 
-heading "tests"
-node --test --test-timeout=90000 --test-reporter=spec test/*.test.mjs
+if [[ $bench == yes ]]; then
+    heading "figures"
+    node --expose-gc bench.mjs
+else
+    heading "tests, with a PostgreSQL and a Redis of their own"
+    python3 "$workspace/tests/backing/run.py" -- node --test --test-timeout=90000 --test-reporter=spec test/*.test.mjs
+fi
 
 heading "size"
 for addon in ./*.node; do

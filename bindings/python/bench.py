@@ -1,10 +1,10 @@
 """How fast the package is, against the same questions over HTTP to a served Machina, in one run.
 
+    bindings/python/test.sh --bench [--quick]     # builds the package and the programs with `release`
     python bindings/python/bench.py [--quick]     # MACHINA_BINARY, MACHINA_FIXTURE: programs that are built
 
-Both have 1,000 services, and the fixture server on its standard streams. Figures are medians; build the
-package and the programs with the profile `release` for figures that mean anything. `--quick` does a
-hundredth of everything, to see that it works.
+Both have 1,000 services, and the fixture server on its standard streams. Figures are medians. `--quick`
+does a hundredth of everything, to see that it works.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from machina import Machina
+from machina import Machina, _machina
 
 SERVICES = 1000
 WIDE = {"in_flight_max": 10_000, "queue_max": 100_000, "queue_timeout": "1m"}
@@ -171,7 +172,9 @@ def import_ms(statement: str) -> float:
 
 async def main(scale: float) -> None:
     print("| what | figure | target |\n|---|---|---|")
-    row("`from machina import Machina`, ms", f"{import_ms('from machina import Machina'):.0f}", "≤ 150")
+    row("size of the extension, MiB", f"{Path(_machina.__file__).stat().st_size / 2**20:.1f}")
+    alone = "import sys; from machina import Machina; assert 'pydantic' not in sys.modules"
+    row("`from machina import Machina`, without Pydantic, ms", f"{import_ms(alone):.0f}", "≤ 150")
     row("… with the models, ms", f"{import_ms('import machina.models'):.0f}")
     server, url = await asyncio.to_thread(serve)
     try:

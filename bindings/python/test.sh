@@ -2,6 +2,7 @@
 # Builds the Python package into an environment of its own, and runs all its tests.
 #
 #   bindings/python/test.sh [--release] [PYTEST ARGUMENT]...
+#   bindings/python/test.sh --bench [--quick]     measures with bench.py instead, built with the profile `release`
 #
 # Without --release it is built with the profile `dev`, of which the tests of the workspace have built
 # the better part before: the optimised build takes ten times as long, and shows the same. PYTHON names
@@ -9,11 +10,11 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-profile=dev
-if [[ ${1:-} == --release ]]; then
-    profile=release
-    shift
-fi
+profile=dev bench=no programs=debug
+case ${1:-} in
+    --release) profile=release && shift ;;
+    --bench) profile=release bench=yes programs=release && shift ;;
+esac
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
     echo "bindings/python/test.sh: $("$python" --version) is too old: set PYTHON to 3.10 or newer" >&2
@@ -24,8 +25,8 @@ environment=$place/python/$("$python" -c 'import sys; print("%d.%d" % sys.versio
 wheels=$place/python/wheels-$profile
 
 if [[ -z ${MACHINA_BINARY:-} || -z ${MACHINA_FIXTURE:-} ]]; then
-    cargo build -p machina-http --bin machina -p machina-tests --bin machina-fixture
-    export MACHINA_BINARY=$place/debug/machina MACHINA_FIXTURE=$place/debug/machina-fixture
+    cargo build --profile "${programs/debug/dev}" -p machina-http --bin machina -p machina-tests --bin machina-fixture
+    export MACHINA_BINARY=$place/$programs/machina MACHINA_FIXTURE=$place/$programs/machina-fixture
 fi
 
 [[ -x $environment/bin/python ]] || "$python" -m venv "$environment"
@@ -38,7 +39,13 @@ wheel=$(echo "$wheels"/machina-*.whl)
 extension=$("$environment/bin/python" -c 'import machina._machina as native; print(native.__file__)')
 
 code=0
-"$environment/bin/python" -m pytest -p no:cacheprovider --rootdir bindings/python -q "${@:-bindings/python/tests}" || code=$?
+if [[ $bench == yes ]]; then
+    "$environment/bin/python" bindings/python/bench.py "$@" || code=$?
+else
+    # With a PostgreSQL and a Redis of their own, unless the environment names some.
+    "$python" tests/backing/run.py -- "$environment/bin/python" -m pytest -p no:cacheprovider \
+        --rootdir bindings/python -q "${@:-bindings/python/tests}" || code=$?
+fi
 printf '%s (%s): %s is %d KiB, its extension %d KiB\n' "$("$environment/bin/python" --version)" "$profile" \
     "${wheel##*/}" "$(($(stat -c %s "$wheel") / 1024))" "$(($(stat -c %s "$extension") / 1024))"
 exit "$code"

@@ -9,13 +9,22 @@
 //! asked. With `follow+` before them, that Machina is *followed*: its store becomes
 //! that of a Machina in this process, which looks up, routes and probes by itself.
 
+mod embedded;
+mod json;
+mod question;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use machina_core::{Backend, Builder, Config, Error, Machina, Registry, Result, Router, Sensitive};
 use machina_mcp::client::{ClientConfig, Environment, connectors};
 use machina_store::Redis;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
+pub use self::embedded::{Embedded, Seen, closed, event};
+pub use self::json::{read, written};
+pub use self::question::{Call, Question};
 use crate::{Client, RemoteStore, notifiers, notifiers_if_possible};
 
 /// What a Machina is put together from, besides its store.
@@ -54,6 +63,52 @@ impl AssembleOptions {
     #[must_use]
     pub fn of_this_process() -> Self {
         Self::new(process_variables())
+    }
+
+    /// What a program of another language says in JSON:
+    /// `{"config": {…}, "environment": {…}, "monitor": true}`, of which only `monitor`
+    /// must be there. In the configuration, `stdio` and `http` are the connectors',
+    /// `store.redis` is [`AssembleOptions::redis`], and the rest is the core's. The
+    /// environment is that of this process where it is not said.
+    ///
+    /// # Errors
+    /// [`Invalid`](machina_core::ErrorKind::Invalid), naming the field.
+    pub fn read(options: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Said {
+            #[serde(default)]
+            config: Map<String, Value>,
+            environment: Option<BTreeMap<String, String>>,
+            monitor: bool,
+        }
+        let Said { mut config, environment, monitor } = read(options)?;
+        let redis = config.shift_remove("store").map_or(Ok(None), redis_of)?;
+        let parts = ["stdio", "http"].map(|part| Some((part.to_owned(), config.shift_remove(part)?)));
+        let client = json::typed(Value::Object(parts.into_iter().flatten().collect()))?;
+        let environment = Environment::new(environment.unwrap_or_else(process_variables));
+        Ok(Self { config: json::typed(Value::Object(config))?, client, environment, redis, watch: monitor })
+    }
+}
+
+/// The Redis of the section `store`; its address may hold a password, and is in no error.
+fn redis_of(store: Value) -> Result<Option<Sensitive>> {
+    let wrong = |field: &str, detail: &str| Err(Error::invalid_field(field, detail));
+    let Value::Object(mut store) = store else {
+        return wrong("store", "must be such as `{\"redis\": \"redis://HOST\"}`");
+    };
+    let redis = store.shift_remove("redis");
+    if let Some(other) = store.keys().next() {
+        let detail = "is no option here: there is `redis`, and the address of the store is said where it is opened";
+        return wrong(&format!("store.{other}"), detail);
+    }
+    match redis {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(url)) => match Redis::check_address(&url) {
+            Ok(()) => Ok(Some(Sensitive::secret(url))),
+            Err(error) => wrong("store.redis", error.context().problems.first().map_or("", |problem| &problem.detail)),
+        },
+        Some(_) => wrong("store.redis", "must be a string"),
     }
 }
 
@@ -276,6 +331,40 @@ mod tests {
                 assert_eq!(error.context().problems[0].field, "store");
                 assert!(error.message().contains(says) && !error.message().contains("hunter2"), "{wrong}: {error}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_opened_in_any_thread() {
+        fn may_change_threads<T: Send>(opening: T) -> T {
+            opening
+        }
+        may_change_threads(open("memory:", options())).await.unwrap().close().await;
+    }
+
+    #[test]
+    fn options_are_said_in_json() {
+        let said = |json: &str| AssembleOptions::read(json.as_bytes());
+        let options = said(
+            r#"{"monitor": false, "environment": {"A": "b"}, "config": {"limits": {"services_max": 7},
+                "stdio": {"starts_max": 2}, "store": {"redis": "redis://:hunter2@h"}}}"#,
+        );
+        let options = options.unwrap();
+        assert_eq!((options.config.limits.services_max, options.client.stdio.starts_max), (7, 2));
+        assert_eq!(options.redis.as_ref().map(Sensitive::expose), Some("redis://:hunter2@h"));
+        assert!(!options.watch && !format!("{options:?}").contains("hunter2"));
+        assert_eq!(said(r#"{"monitor": true}"#).unwrap().redis, None);
+        for (config, field) in [
+            (r#"{"limits": {"services_max": "many"}}"#, "limits.services_max"),
+            (r#"{"stdio": {"starts_max": "two"}}"#, "stdio.starts_max"),
+            (r#"{"store": "redis://:hunter2@h"}"#, "store"),
+            (r#"{"store": {"redis": "http://:hunter2@h"}}"#, "store.redis"),
+            (r#"{"store": {"redis": ["redis://:hunter2@h"]}}"#, "store.redis"),
+            (r#"{"store": {"url": "sqlite:hunter2.db"}}"#, "store.url"),
+        ] {
+            let error = said(&format!(r#"{{"monitor": true, "config": {config}}}"#)).unwrap_err();
+            assert_eq!(error.context().problems[0].field, field);
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }
 

@@ -6,15 +6,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use machina_core::{CallContext, Error, NativeFunction, Result, ToolResult};
+use machina_core::{CallContext, Error, NativeFunction, Place, Result, ToolResult};
+use machina_http::assemble::closed;
 use napi::Status;
 use napi::bindgen_prelude::FnArgs;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
-
-use crate::failure::closed;
 
 /// How many executions may wait for the thread of Node to take them.
 const QUEUE_MAX: usize = 10_000;
@@ -27,14 +26,22 @@ type Message = FnArgs<(u32, Option<String>)>;
 /// Node alive.
 pub(crate) type Callee = ThreadsafeFunction<Message, (), Message, Status, false, true, QUEUE_MAX>;
 
-/// The executions of a handle that have not answered yet.
+/// The executions of a handle that are not over yet.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Executions(Arc<Mutex<Waiting>>);
+pub(crate) struct Executions(Arc<Mutex<Running>>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Running {
     last: u32,
-    callers: HashMap<u32, oneshot::Sender<Outcome>>,
+    by_number: HashMap<u32, Execution>,
+}
+
+/// One of them, whether or not somebody still waits for its answer.
+#[derive(Debug)]
+struct Execution {
+    caller: oneshot::Sender<Outcome>,
+    /// What it takes among those that may run at once, until it is over.
+    place: Place,
 }
 
 /// What came of an execution, as JavaScript says it.
@@ -52,24 +59,35 @@ pub(crate) enum Outcome {
 }
 
 impl Executions {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self) -> (u32, oneshot::Receiver<Outcome>) {
+    fn begin(&self, place: Place) -> (u32, oneshot::Receiver<Outcome>) {
         let (caller, outcome) = oneshot::channel();
-        let mut waiting = self.waiting();
-        let free = |number: u32| !waiting.callers.contains_key(&number);
+        let mut running = self.running();
+        let free = |number: u32| !running.by_number.contains_key(&number);
         // There are far fewer executions than numbers.
-        let number = (1..).map(|step| waiting.last.wrapping_add(step)).find(|number| free(*number)).unwrap_or_default();
-        waiting.last = number;
-        waiting.callers.insert(number, caller);
+        let number = (1..).map(|step| running.last.wrapping_add(step)).find(|number| free(*number)).unwrap_or_default();
+        running.last = number;
+        running.by_number.insert(number, Execution { caller, place });
         (number, outcome)
+    }
+
+    /// Whether the function is not over, so far as it has said.
+    fn is_running(&self, number: u32) -> bool {
+        self.running().by_number.contains_key(&number)
+    }
+
+    /// Takes away an execution that is over, or never began.
+    fn end(&self, number: u32) -> Option<Execution> {
+        self.running().by_number.remove(&number)
     }
 
     /// Hands on what came of an execution, if somebody still waits for it.
     pub(crate) fn finish(&self, number: u32, outcome: Outcome) {
-        if let Some(caller) = self.waiting().callers.remove(&number) {
+        if let Some(Execution { caller, place }) = self.end(number) {
+            drop(place);
             // Whoever has given up meanwhile does not mind.
             drop(caller.send(outcome));
         }
@@ -83,14 +101,14 @@ pub(crate) struct Function {
 }
 
 /// Tells the function that nobody waits for it any more, unless it has answered.
-struct Running<'a> {
+struct Waiting<'a> {
     function: &'a Function,
     number: u32,
 }
 
-impl Drop for Running<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.function.executions.waiting().callers.remove(&self.number).is_some() {
+        if self.function.executions.is_running(self.number) {
             self.function.callee.call((self.number, None).into(), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
@@ -98,14 +116,17 @@ impl Drop for Running<'_> {
 
 #[async_trait]
 impl NativeFunction for Function {
-    async fn call(&self, arguments: Map<String, Value>, _: CallContext) -> Result<ToolResult> {
-        let (number, outcome) = self.executions.begin();
-        let _running = Running { function: self, number };
+    async fn call(&self, arguments: Map<String, Value>, _: CallContext, place: Place) -> Result<ToolResult> {
+        let (number, outcome) = self.executions.begin(place);
+        let _waiting = Waiting { function: self, number };
         let message = (number, Some(Value::Object(arguments).to_string()));
-        match self.callee.call(message.into(), ThreadsafeFunctionCallMode::NonBlocking) {
-            Status::Ok => {}
-            Status::QueueFull => return Err(Error::overloaded("the thread of Node is too far behind")),
-            _ => return Err(Error::unavailable("the thread of Node that the function belongs to has ended")),
+        let status = self.callee.call(message.into(), ThreadsafeFunctionCallMode::NonBlocking);
+        if status != Status::Ok {
+            drop(self.executions.end(number));
+            return Err(match status {
+                Status::QueueFull => Error::overloaded("the thread of Node is too far behind"),
+                _ => Error::unavailable("the thread of Node that the function belongs to has ended"),
+            });
         }
         match outcome.await.map_err(|_| closed())? {
             Outcome::Nothing => Ok(().into()),

@@ -10,13 +10,3 @@ pub(crate) fn thrown(error: &Error) -> napi::Error {
     let parts = json!({"code": error.kind(), "message": error.message(), "context": error.context()});
     napi::Error::from_reason(parts.to_string())
 }
-
-/// The error of a handle that is closed.
-pub(crate) fn closed() -> Error {
-    Error::unavailable("the handle is closed: open another")
-}
-
-/// The error of what only a Machina in this process can do.
-pub(crate) fn only_here(what: &str) -> Error {
-    Error::unsupported(format!("a Machina that runs elsewhere cannot {what} through a binding"))
-}

@@ -4,20 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use machina_core::{Error, NativeTool, Progress, ProgressSink, Revision, ServiceReport};
-use machina_http::assemble::{self, Opened};
+use machina_core::{Error, Progress, ProgressSink, Revision};
+use machina_http::assemble::{AssembleOptions, Call, Embedded, Question, read};
 use napi::bindgen_prelude::{Either, Env, PromiseRaw, Result};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{JsString, Status};
 use napi_derive::napi;
-use tokio::sync::OnceCell;
-use tokio_util::sync::CancellationToken;
 
 use crate::cancel::Cancel;
 use crate::execution::{Callee, Executions, Function};
-use crate::failure::{closed, only_here, thrown};
-use crate::opening::opening;
-use crate::question::{Asked, Call, Question, read, written};
+use crate::failure::thrown;
 use crate::told::Telling;
 use crate::watch::Watch;
 
@@ -27,23 +23,22 @@ const PROGRESS_MAX: usize = 1_000;
 /// Who is told of progress, in JSON.
 type ProgressTold = ThreadsafeFunction<String, (), String, Status, false, true, PROGRESS_MAX>;
 
+/// An answer in JSON: at once if the registry is in this process and need not wait.
+type Answer<'env> = Either<JsString<'env>, PromiseRaw<'env, String>>;
+
 /// What all handles of one opened Machina share.
 struct Shared {
-    opened: Opened,
+    embedded: Embedded,
     runtime: tokio::runtime::Handle,
-    /// Fires with the close: streams end, and nothing more is asked.
-    closing: CancellationToken,
-    closed: OnceCell<()>,
     executions: Executions,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !self.closing.is_cancelled() {
+        if self.embedded.usable().is_ok() {
             // The thread of Node has ended, and nobody else will close it.
-            self.closing.cancel();
-            let opened = self.opened.clone();
-            drop(self.runtime.spawn(async move { opened.close().await }));
+            let embedded = self.embedded.clone();
+            drop(self.runtime.spawn(async move { embedded.close().await }));
         }
     }
 }
@@ -52,79 +47,63 @@ impl Drop for Shared {
 #[napi]
 pub struct Handle {
     shared: Arc<Shared>,
-    asked: Asked,
+    embedded: Embedded,
     told: Telling,
 }
 
 /// Opens the Machina at `url` with options in JSON.
 #[napi]
 pub fn open<'env>(env: &'env Env, url: String, options: String) -> Result<PromiseRaw<'env, Handle>> {
-    let options = opening(&options).map_err(|error| thrown(&error))?;
+    let options = AssembleOptions::read(options.as_bytes()).map_err(|error| thrown(&error))?;
     env.spawn_future(async move {
+        let embedded = Embedded::open(&url, options).await.map_err(|error| thrown(&error))?;
         let runtime = tokio::runtime::Handle::current();
-        // In one thread from its begin to its end: the compiler cannot show that what
-        // the drivers of databases do meanwhile may change threads.
-        let opening = move || runtime.block_on(async { Handle::of(assemble::open(&url, options).await?) });
-        let opened = tokio::task::spawn_blocking(opening).await;
-        let lost = |_| Err(Error::internal("the registry was not opened: the thread ended"));
-        opened.unwrap_or_else(lost).map_err(|error| thrown(&error))
+        let shared = Shared { embedded: embedded.clone(), runtime, executions: Executions::default() };
+        Ok(Handle { shared: Arc::new(shared), embedded, told: Telling::default() })
     })
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("closed", &self.shared.closing.is_cancelled()).finish_non_exhaustive()
+        f.debug_tuple("Handle").field(&self.embedded).finish()
     }
 }
 
 impl Handle {
-    fn of(opened: Opened) -> machina_core::Result<Self> {
-        let asked = match &opened {
-            Opened::Here(machina) => Asked::of_scoped(machina.system().clone()),
-            Opened::There(client) => Asked::of_client(client),
-            _ => return Err(Error::unsupported("this binding does not know this kind of Machina")),
-        };
-        let shared = Shared {
-            opened,
-            runtime: tokio::runtime::Handle::current(),
-            closing: CancellationToken::new(),
-            closed: OnceCell::new(),
-            executions: Executions::default(),
-        };
-        Ok(Self { shared: Arc::new(shared), asked, told: Telling::default() })
-    }
-
     fn usable(&self) -> Result<()> {
-        if self.shared.closing.is_cancelled() { Err(thrown(&closed())) } else { Ok(()) }
+        self.embedded.usable().map_err(|error| thrown(&error))
     }
 }
 
 #[napi]
 impl Handle {
-    /// The answer to a question, both in JSON.
-    #[napi]
-    pub fn ask<'env>(&self, env: &'env Env, question: String) -> Result<PromiseRaw<'env, String>> {
+    /// The answer to a question, both in JSON: at once if it is read of a registry in
+    /// this process.
+    #[napi(ts_return_type = "string | Promise<string>")]
+    pub fn ask<'env>(&self, env: &'env Env, question: String) -> Result<Answer<'env>> {
         self.usable()?;
-        let question: Question = read(&question).map_err(|error| thrown(&error))?;
-        let asked = self.asked.clone();
-        env.spawn_future(async move { asked.answer(question).await.map_err(|error| thrown(&error)) })
+        let question = Question::read(question.as_bytes()).map_err(|error| thrown(&error))?;
+        let ready = self.embedded.is_ready(&question);
+        let mut work = Box::pin(self.embedded.clone().ask(question));
+        if ready {
+            let _inside = self.shared.runtime.enter();
+            if let Some(answer) = work.as_mut().now_or_never() {
+                return env.create_string(answer.map_err(|error| thrown(&error))?).map(Either::A);
+            }
+        }
+        env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) }).map(Either::B)
     }
 
     /// The service of this name, in JSON: at once if the registry is in this process.
     #[napi(ts_return_type = "string | Promise<string>")]
-    pub fn get<'env>(
-        &self,
-        env: &'env Env,
-        service: String,
-    ) -> Result<Either<JsString<'env>, PromiseRaw<'env, String>>> {
+    pub fn get<'env>(&self, env: &'env Env, service: String) -> Result<Answer<'env>> {
         self.usable()?;
-        if let Some(here) = &self.asked.here {
-            let json = self.told.service(here, &service).map_err(|error| thrown(&error))?;
+        if self.embedded.is_here() {
+            let json = self.told.service(&self.embedded, &service).map_err(|error| thrown(&error))?;
             return env.create_string(&json).map(Either::A);
         }
-        let asked = self.asked.clone();
-        let answer = async move { asked.answer(Question::Get { service }).await.map_err(|error| thrown(&error)) };
-        env.spawn_future(answer).map(Either::B)
+        let work = self.embedded.clone().ask(Question::get(service));
+        env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) }).map(Either::B)
     }
 
     /// Carries a call, in JSON, until `cancel` fires; `progress` is told of its progress.
@@ -139,10 +118,10 @@ impl Handle {
         progress: Option<ProgressTold>,
     ) -> Result<PromiseRaw<'env, String>> {
         self.usable()?;
-        let call: Call = read(&call).map_err(|error| thrown(&error))?;
+        let call = Call::read(call.as_bytes()).map_err(|error| thrown(&error))?;
         let cancelled = cancel.map(|cancel| cancel.token.clone()).unwrap_or_default();
-        let (router, sink) = (Arc::clone(&self.asked.router), progress.map(told_of_progress));
-        env.spawn_future(async move { call.carry(router, cancelled, sink).await.map_err(|error| thrown(&error)) })
+        let work = self.embedded.clone().call(call, cancelled, progress.map(told_of_progress));
+        env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) })
     }
 
     /// A stream of what changes from now on, or since a revision: at once if the
@@ -153,12 +132,13 @@ impl Handle {
         let since = since.map(u64::try_from).transpose();
         let wrong = |_| thrown(&Error::invalid_field("since", "must be a revision: a whole number from 0"));
         let since = since.map_err(wrong)?.map(Revision);
-        let (registry, closing) = (Arc::clone(&self.asked.registry), self.shared.closing.clone());
+        let embedded = self.embedded.clone();
         let mut opening = Box::pin(async move {
-            let stream = registry.watch(since).await.map_err(|error| thrown(&error))?;
+            let closing = embedded.closing().clone();
+            let stream = embedded.watch(since).await.map_err(|error| thrown(&error))?;
             Ok(Watch::new(stream, &closing))
         });
-        if self.asked.here.is_some()
+        if self.embedded.is_here()
             && let Some(opened) = opening.as_mut().now_or_never()
         {
             return opened.map(Either::A);
@@ -179,41 +159,32 @@ impl Handle {
         callee: Callee,
     ) -> Result<()> {
         self.usable()?;
-        let native = self.native(&service, "have functions of this program as tools")?;
-        let definition = read(&definition).map_err(|error| thrown(&error))?;
-        let function = Function { callee: Arc::new(callee), executions: self.shared.executions.clone() };
-        let mut tool = NativeTool::from_definition(definition, Arc::new(function));
-        if let Some(most) = executions_max {
-            tool = tool.executions_max(most);
-        }
-        let _context = self.shared.runtime.enter();
-        native.put(tool).map_err(|error| thrown(&error))
+        let function = Arc::new(Function { callee: Arc::new(callee), executions: self.shared.executions.clone() });
+        let _inside = self.shared.runtime.enter();
+        let attached = self.embedded.attach(&service, definition.as_bytes(), executions_max, function);
+        attached.map_err(|error| thrown(&error))
     }
 
     /// Declares `service` if it is not, and makes the tools known that are attached to it.
     #[napi]
     pub fn declare<'env>(&self, env: &'env Env, service: String) -> Result<PromiseRaw<'env, String>> {
         self.usable()?;
-        let native = self.native(&service, "have functions of this program as tools")?;
-        env.spawn_future(async move {
-            let declared = native.register().await;
-            declared.and_then(|view| written(&ServiceReport::from(&*view))).map_err(|error| thrown(&error))
-        })
+        let work = self.embedded.clone().declare(service, None);
+        env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) })
     }
 
     /// Takes a tool away again; says whether there was one.
     #[napi]
     pub fn remove_tool(&self, service: String, tool: String) -> Result<bool> {
         self.usable()?;
-        let native = self.native(&service, "take functions of this program away")?;
-        let _context = self.shared.runtime.enter();
-        Ok(native.remove(&tool))
+        let _inside = self.shared.runtime.enter();
+        self.embedded.detach(&service, &tool).map_err(|error| thrown(&error))
     }
 
     /// Says what came of an execution, in JSON.
     #[napi]
     pub fn finish(&self, number: u32, outcome: String) -> Result<()> {
-        let outcome = read(&outcome).map_err(|error| thrown(&error))?;
+        let outcome = read(outcome.as_bytes()).map_err(|error| thrown(&error))?;
         self.shared.executions.finish(number, outcome);
         Ok(())
     }
@@ -222,19 +193,18 @@ impl Handle {
     #[napi]
     pub fn scoped(&self, principal: String) -> Result<Self> {
         self.usable()?;
-        let principal = read(&principal).map_err(|error| thrown(&error))?;
-        let machina = self.shared.opened.here().ok_or_else(|| thrown(&only_here("act as someone else")))?;
-        let asked = Asked::of_scoped(machina.scoped(principal));
-        Ok(Self { shared: Arc::clone(&self.shared), asked, told: Telling::default() })
+        let embedded = self.embedded.scoped(principal.as_bytes()).map_err(|error| thrown(&error))?;
+        Ok(Self { shared: Arc::clone(&self.shared), embedded, told: Telling::default() })
     }
 
     /// Closes it, for all its handles. What runs is ended; a second time nothing happens.
     #[napi]
     pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
-        self.shared.closing.cancel();
-        let shared = Arc::clone(&self.shared);
+        // From now on nothing more is asked.
+        self.embedded.closing().cancel();
+        let embedded = self.embedded.clone();
         env.spawn_future(async move {
-            shared.closed.get_or_init(|| shared.opened.close()).await;
+            embedded.close().await;
             Ok(())
         })
     }
@@ -242,12 +212,7 @@ impl Handle {
     /// Whether it was closed.
     #[napi(getter)]
     pub fn is_closed(&self) -> bool {
-        self.shared.closing.is_cancelled()
-    }
-
-    fn native(&self, service: &str, what: &str) -> Result<machina_core::NativeService> {
-        let machina = self.shared.opened.here().ok_or_else(|| thrown(&only_here(what)))?;
-        machina.native(service).map_err(|error| thrown(&error))
+        self.embedded.usable().is_err()
     }
 }
 

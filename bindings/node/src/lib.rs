@@ -14,7 +14,5 @@ mod execution;
 mod failure;
 mod handle;
 mod log;
-mod opening;
-mod question;
 mod told;
 mod watch;

@@ -3,49 +3,33 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use machina_core::{Result, Scoped, ServiceReport, ServiceView};
-use tokio::time::Instant;
-
-use crate::question::written;
-
-/// How old the figures of a service may be, such as when it was last checked: they
-/// change without notice, everything else does not.
-const FIGURES_KEPT: Duration = Duration::from_secs(1);
+use machina_core::Result;
+use machina_http::assemble::{Embedded, Seen};
 
 /// Of how many services the text is kept.
 const KEPT_MAX: usize = 4_000;
 
-struct Told {
-    view: Arc<ServiceView>,
-    at: Instant,
-    json: Arc<str>,
-}
-
-/// The texts of one handle.
+/// The texts of one handle, and what they say.
 #[derive(Default)]
-pub(crate) struct Telling(Mutex<HashMap<String, Told>>);
+pub(crate) struct Telling(Mutex<HashMap<String, (Seen, Arc<str>)>>);
 
 impl Telling {
     /// The service of this name, in JSON.
     ///
     /// # Errors
-    /// [`NotFound`](machina_core::ErrorKind::NotFound).
-    pub(crate) fn service(&self, registry: &Scoped, name: &str) -> Result<Arc<str>> {
-        let (view, now) = (registry.service(name)?, Instant::now());
+    /// As [`Embedded::look`].
+    pub(crate) fn service(&self, embedded: &Embedded, name: &str) -> Result<Arc<str>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = kept.get(name)
-            && Arc::ptr_eq(&told.view, &view)
-            && now - told.at < FIGURES_KEPT
-        {
-            return Ok(Arc::clone(&told.json));
-        }
-        let json: Arc<str> = written(&ServiceReport::from(&*view))?.into();
+        let known = kept.get(name);
+        let Some((seen, json)) = embedded.look(name, known.map(|(seen, _)| seen))? else {
+            return Ok(known.map(|(_, json)| Arc::clone(json)).unwrap_or_default());
+        };
+        let json: Arc<str> = json.into();
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
-        kept.insert(name.to_owned(), Told { view, at: now, json: Arc::clone(&json) });
+        kept.insert(name.to_owned(), (seen, Arc::clone(&json)));
         Ok(json)
     }
 }

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use machina_core::{EventStream, Next};
+use machina_core::EventStream;
+use machina_http::assemble::event;
 use napi::bindgen_prelude::{Env, PromiseRaw, Result};
 use napi_derive::napi;
-use serde_json::json;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::thrown;
-use crate::question::written;
 
 /// What changes, one event after the other.
 #[napi]
@@ -41,11 +40,7 @@ impl Watch {
                 () = ended.cancelled() => return Ok(None),
                 next = next => next,
             };
-            let event = match next {
-                Next::Event(event) => written(&*event).map_err(|error| thrown(&error))?,
-                Next::Resync => json!({"type": "resync"}).to_string(),
-            };
-            Ok(Some(event))
+            event(&next).map(Some).map_err(|error| thrown(&error))
         })
     }
 

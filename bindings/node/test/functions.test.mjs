@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Conflict, Invalid, MachinaError, NotFound, Overloaded, Timeout } from '../index.mjs';
+import { Conflict, Forbidden, Invalid, MachinaError, NotFound, Overloaded, Timeout } from '../index.mjs';
 import { failure, opened, until } from './support.mjs';
 
 const ANY = { type: 'object' };
@@ -102,6 +102,34 @@ test('no more run at once than may', async (t) => {
   const calls = [1, 2].map(() => failure(m.call('f', 'f', {}, { timeout_ms: 300 })));
   const kinds = (await Promise.all(calls)).map((error) => error.constructor);
   assert.ok(kinds.every((kind) => [Timeout, Overloaded].includes(kind)), String(kinds));
+});
+
+test('what runs on keeps its place until it is over', async (t) => {
+  const m = await opened(t);
+  let [release, begun] = [undefined, 0];
+  const released = new Promise((resolve) => { release = resolve; });
+  // It does not look at its signal.
+  await m.tool('f', { name: 'f', inputSchema: ANY, executions_max: 1 }, async () => {
+    begun += 1;
+    await released;
+    return 'done';
+  });
+  await failure(m.call('f', 'f', {}, { timeout_ms: 200 }), Timeout);
+  const busy = await failure(m.call('f', 'f', {}, { timeout_ms: 200 }), Overloaded);
+  assert.deepEqual([busy.context.outcome, begun], ['not_executed', 1]);
+  release();
+  const answer = await m.call('f', 'f', {}, { timeout_ms: 20_000 });
+  assert.deepEqual([answer.content[0].text, begun], ['done', 2]);
+});
+
+test('who acts on behalf of someone adds and removes no functions', async (t) => {
+  const m = await opened(t);
+  await m.tool('f', { name: 'f', inputSchema: ANY }, () => 1);
+  const admin = m.scoped({ id: 'ann', role: 'admin' });
+  await failure(admin.tool('f', { name: 'g', inputSchema: ANY }, () => 1), Forbidden);
+  await failure(admin.removeTool('f', 'f'), Forbidden);
+  assert.throws(() => admin.scoped({ id: 'root', role: 'admin' }), Forbidden);
+  assert.equal((await m.call('f', 'f')).content[0].text, '1');
 });
 
 test('a definition that is none is refused with its field', async (t) => {

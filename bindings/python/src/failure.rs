@@ -19,11 +19,6 @@ fn make<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
     make.bind(py).call1((error.kind().code(), error.message(), &*context))
 }
 
-/// The error of a handle that is closed.
-pub(crate) fn closed() -> Error {
-    Error::unavailable("the handle is closed: open another")
-}
-
 /// The error of a handle that a forked child was born with.
 pub(crate) fn before_fork() -> Error {
     Error::unavailable("the handle was opened before fork: open one in this process")

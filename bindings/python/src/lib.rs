@@ -13,7 +13,6 @@ mod fork;
 mod handle;
 mod logging;
 mod native;
-mod question;
 mod watch;
 
 use pyo3::prelude::*;

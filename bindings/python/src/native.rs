@@ -5,52 +5,34 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use machina_core::{
-    CallContext, Error, Machina, NativeFunction, NativeTool, Progress, ProgressSink, Result, ServiceReport,
-    ServiceSpec, ToolResult,
-};
+use machina_core::{CallContext, Error, NativeFunction, Place, Progress, ProgressSink, Result, ToolResult};
+use machina_http::assemble::read;
 use pyo3::prelude::*;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::courier::{Courier, Parcel};
 use crate::failure::exception;
-use crate::question::read;
 
-/// Attaches a tool: `definition` as in the answer to `tools/list`, `function` to be
-/// called with `(arguments, reply)` for each call. It must return at once.
-pub(crate) fn attach(
-    machina: &Machina,
-    courier: &Courier,
-    service: &str,
-    (definition, executions_max): (&[u8], u32),
-    function: Py<PyAny>,
-) -> Result<()> {
-    let function = Arc::new(Function { function: Arc::new(function), courier: courier.clone() });
-    let tool = NativeTool::from_definition(read(definition)?, function).executions_max(executions_max);
-    machina.native(service)?.put(tool)
-}
-
-/// Declares the service, with `spec` where there is one, and makes its tools known.
-pub(crate) async fn register(machina: Machina, service: String, spec: Option<Value>) -> Result<ServiceReport> {
-    let native = machina.native(&service)?;
-    let view = match spec {
-        Some(spec) => native.register_as(ServiceSpec::from_value(spec)?).await?,
-        None => native.register().await?,
-    };
-    Ok(ServiceReport::from(&*view))
-}
-
-struct Function {
+/// A function of Python, to be called with `(arguments, reply)` for each call. It must
+/// return at once.
+pub(crate) struct Function {
     function: Arc<Py<PyAny>>,
     courier: Courier,
 }
 
+impl Function {
+    pub(crate) fn new(function: Py<PyAny>, courier: &Courier) -> Self {
+        Self { function: Arc::new(function), courier: courier.clone() }
+    }
+}
+
 #[async_trait]
 impl NativeFunction for Function {
-    async fn call(&self, arguments: Map<String, Value>, context: CallContext) -> Result<ToolResult> {
+    async fn call(&self, arguments: Map<String, Value>, context: CallContext, place: Place) -> Result<ToolResult> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Arc::new(Mutex::new(Waiting { answer: Some(answer), given_up: false, hook: None }));
+        let waiting =
+            Arc::new(Mutex::new(Waiting { answer: Some(answer), place: Some(place), given_up: false, hook: None }));
         let reply = Reply { waiting: Arc::clone(&waiting), progress: context.progress };
         let function = Arc::clone(&self.function);
         let arguments = Value::Object(arguments).to_string().into_bytes();
@@ -66,7 +48,7 @@ fn begin(py: Python<'_>, function: &Py<PyAny>, arguments: &[u8], reply: Reply) {
     let waiting = Arc::clone(&reply.waiting);
     if let Err(failed) = function.call1(py, (arguments, reply)) {
         failed.write_unraisable(py, Some(function.bind(py)));
-        lock(&waiting).answer = None;
+        lock(&waiting).end();
     }
 }
 
@@ -74,9 +56,19 @@ fn begin(py: Python<'_>, function: &Py<PyAny>, arguments: &[u8], reply: Reply) {
 /// interpreter.
 struct Waiting {
     answer: Option<oneshot::Sender<Result<ToolResult>>>,
+    /// What the function takes until it is over, also when nobody waits for it any more.
+    place: Option<Place>,
     given_up: bool,
     /// What is called when the caller gives up.
     hook: Option<Py<PyAny>>,
+}
+
+impl Waiting {
+    /// The function is over; whoever waits for its answer, which has a place again to ask for.
+    fn end(&mut self) -> Option<oneshot::Sender<Result<ToolResult>>> {
+        self.place = None;
+        self.answer.take()
+    }
 }
 
 fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
@@ -114,7 +106,7 @@ pub(crate) struct Reply {
 
 impl Reply {
     fn send(&self, answer: Result<ToolResult>) {
-        let waiting = lock(&self.waiting).answer.take();
+        let waiting = lock(&self.waiting).end();
         if let Some(waiting) = waiting {
             // Nobody may be left who waits for it.
             drop(waiting.send(answer));
@@ -123,9 +115,9 @@ impl Reply {
 }
 
 impl Drop for Reply {
-    /// A function that forgot to answer keeps nobody waiting.
+    /// A function that forgot to answer keeps nobody waiting, and no place.
     fn drop(&mut self) {
-        lock(&self.waiting).answer = None;
+        lock(&self.waiting).end();
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use machina_core::{EventStream, Next};
+use machina_core::EventStream;
+use machina_http::assemble::event;
 use pyo3::prelude::*;
-use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -44,27 +44,20 @@ impl Watch {
         let work: Work = Box::pin(async move {
             let next = async {
                 let mut stream = stream.lock().await;
-                let mut events = vec![described(stream.next().await)];
+                let mut events = vec![event(&stream.next().await)?];
                 while events.len() < AT_ONCE_MAX
                     && let Some(next) = stream.try_next()
                 {
-                    events.push(described(next));
+                    events.push(event(&next)?);
                 }
-                events
+                Ok(Answer::Json(format!("[{}]", events.join(",")).into_bytes()))
             };
-            Ok(tokio::select! {
+            tokio::select! {
                 biased;
-                () = closing.cancelled() => Answer::Nothing,
-                events = next => Answer::Json(Value::Array(events).to_string().into_bytes()),
-            })
+                () = closing.cancelled() => Ok(Answer::Nothing),
+                events = next => events,
+            }
         });
         answer(py, &self.engine, event_loop, work, false)
-    }
-}
-
-fn described(next: Next) -> Value {
-    match next {
-        Next::Event(event) => serde_json::to_value(&*event).unwrap_or_default(),
-        Next::Resync => json!({"type": "resync"}),
     }
 }

@@ -48,6 +48,10 @@ async def main() -> None:
 def blocking() -> None:
     with machina.sync.Machina() as m:
         service: models.Service = m.get("a")
+        page: models.Page[models.Service] = m.find(service.name, tags=["x"])
+        text: str = m.call("a", "b", {"x": 1}, timeout=1.5, progress=print).text
+        m.find(colour="red")  # type: ignore[call-arg]
+        m.get(1)  # type: ignore[arg-type]
         declared: models.Service = m.native("b").register()
 """
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pydoc
 import threading
 
 import pytest
@@ -15,14 +16,26 @@ import machina.sync
 
 def test_the_names_and_parameters_are_the_same() -> None:
     def public(cls: type) -> dict[str, list[str]]:
-        names = {name for name in vars(cls) if not name.startswith("_")}
+        names = {name for name in dir(cls) if not name.startswith("_")}
         members = {name: inspect.getattr_static(cls, name) for name in names}
         functions = {n: getattr(m, "__func__", getattr(m, "fget", m)) for n, m in members.items()}
         return {name: [str(p) for p in inspect.signature(f).parameters.values()] for name, f in functions.items()}
 
-    assert public(machina.Machina) == public(machina.sync.Machina)
+    assert public(machina.Machina) == public(machina.sync.Machina) and len(public(machina.Machina)) > 25
     assert set(machina.sync.__all__) <= set(machina.__all__)
     assert machina.sync.NotFound is machina.NotFound
+
+
+def test_the_help_is_that_of_the_coroutines() -> None:
+    for name, method in inspect.getmembers(machina.sync.Machina, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        of = getattr(machina.Machina, name)
+        assert not inspect.iscoroutinefunction(method) and method.__doc__, name
+        if name not in ("native", "watch"):
+            assert (method.__doc__, inspect.signature(method)) == (of.__doc__, inspect.signature(of)), name
+    shown = pydoc.plain(pydoc.render_doc(machina.sync.Machina.find))
+    assert "find(self, text: 'str | None' = None, *, healthy" in shown and "words that all occur" in shown
 
 
 def test_a_whole_life() -> None:

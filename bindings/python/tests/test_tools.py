@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import threading
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Literal
 
 import pytest
-from conftest import asynchronous
+from conftest import PATIENCE, asynchronous
 from pydantic import BaseModel, Field
 
 import machina
@@ -206,3 +207,36 @@ async def test_no_more_run_at_once_than_may() -> None:
 
         await asyncio.gather(*(m.call("narrow", "work") for _ in range(10)))
         assert most == 2
+
+
+@asynchronous
+async def test_what_runs_on_keeps_its_place() -> None:
+    """A thread cannot be cancelled, and a coroutine may not want to be."""
+    async with Machina() as m:
+        release, ended = threading.Event(), asyncio.Event()
+
+        @m.tool(service="narrow", executions_max=1)
+        def blocks() -> str:
+            release.wait(PATIENCE)
+            return "done"
+
+        @m.tool(service="narrow", executions_max=1)
+        async def insists() -> str:
+            try:
+                await asyncio.sleep(PATIENCE)
+            except asyncio.CancelledError:
+                await ended.wait()
+            return "done"
+
+        for tool in ("blocks", "insists"):
+            with pytest.raises(machina.Timeout):
+                await m.call("narrow", tool, timeout=0.2)
+            with pytest.raises(machina.Overloaded) as busy:
+                await m.call("narrow", tool, timeout=0.2)
+            assert busy.value.context["outcome"] == "not_executed"
+        release.set()
+        ended.set()
+        assert (await m.call("narrow", "blocks", timeout=20)).text == "done"
+        # The one that was cancelled is over, and another one begins.
+        with pytest.raises(machina.Timeout):
+            await m.call("narrow", "insists", timeout=0.2)

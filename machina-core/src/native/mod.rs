@@ -27,7 +27,7 @@ use self::attached::Functions;
 pub use self::builtin::Builtin;
 pub use self::service::NativeService;
 pub(crate) use self::session::NativeConnector;
-pub use self::tool::{NativeFunction, NativeTool};
+pub use self::tool::{NativeFunction, NativeTool, Place};
 use crate::error::{Error, Phase, Result};
 use crate::health::{Reason, ReasonCode};
 use crate::model::{Endpoint, ServiceName};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use super::attached::Function;
-use super::tool::Body;
+use super::tool::{Body, Place};
 use crate::connect::{CallContext, Progress};
 use crate::error::{Error, Phase, Result};
 use crate::model::ToolResult;
@@ -45,10 +45,10 @@ pub(super) async fn run(
 }
 
 /// A place to run in; waits for one as long as the caller does.
-async fn place(function: &Function, context: &CallContext) -> Result<OwnedSemaphorePermit> {
+async fn place(function: &Function, context: &CallContext) -> Result<Place> {
     let places = Arc::clone(&function.places);
     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-        return Ok(place);
+        return Ok(Place(place));
     }
     let found = tokio::select! {
         biased;
@@ -56,7 +56,7 @@ async fn place(function: &Function, context: &CallContext) -> Result<OwnedSemaph
         () = context.cancelled.cancelled() => None,
         () = tokio::time::sleep_until(context.deadline) => None,
     };
-    found.ok_or_else(|| busy(function).at(Phase::Refused))
+    found.map(Place).ok_or_else(|| busy(function).at(Phase::Refused))
 }
 
 pub(super) fn busy(function: &Function) -> Error {
@@ -113,15 +113,14 @@ fn start(
     function: &Function,
     tasks: &Tasks,
     (arguments, context): (Map<String, Value>, CallContext),
-    place: OwnedSemaphorePermit,
+    place: Place,
     answer: oneshot::Sender<ToolResult>,
 ) -> Result<Running> {
     match &function.body {
         Body::Async(body) => {
             let body = Arc::clone(body);
             let task = tasks.spawn("native tool", async move {
-                let result = body.call(arguments, context).await;
-                drop(place);
+                let result = body.call(arguments, context, place).await;
                 // Without a receiver nobody waits for it any more.
                 let _ = answer.send(result.unwrap_or_else(|error| ToolResult::failed(error.message())));
             });

@@ -396,7 +396,7 @@ async fn hosts_of_other_languages_bring_whole_definitions() {
     struct Host;
     #[async_trait::async_trait]
     impl NativeFunction for Host {
-        async fn call(&self, arguments: Arguments, _: CallContext) -> Result<ToolResult> {
+        async fn call(&self, arguments: Arguments, _: CallContext, _: Place) -> Result<ToolResult> {
             match arguments.get("word").and_then(Value::as_str) {
                 Some(word) => Ok(ToolResult::of_text(word.to_uppercase())),
                 None => Err(Error::invalid("there is no word")),
@@ -405,7 +405,7 @@ async fn hosts_of_other_languages_bring_whole_definitions() {
     }
     let definition = json!({"name": "shout", "inputSchema": {"type": "object"}, "_meta": {"x": 1}});
     let (machina, _) = offering([NativeTool::from_definition(definition.clone(), Arc::new(Host))]).await;
-    assert_eq!(machina.get("math").unwrap().tool("shout").unwrap().tool.definition(), &definition);
+    assert_eq!(machina.get("math").unwrap().tool("shout").unwrap().tool.definition(), definition);
     assert_eq!(ask(&machina, "shout", json!({"word": "ho"})).await.unwrap().result.text(), "HO");
     let failed = ask(&machina, "shout", json!({})).await.unwrap().result;
     assert!(failed.is_error() && failed.text() == "there is no word", "{failed:?}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::connect::CallContext;
 use crate::error::Result;
@@ -23,10 +24,18 @@ pub trait NativeFunction: Send + Sync + 'static {
     /// in a task of its own and is dropped when nobody waits for it any more: the
     /// caller went away, or the time is over; `context.cancelled` then fires too.
     ///
+    /// What runs on even then, because it is elsewhere than in the future, keeps
+    /// `place` until it is over.
+    ///
     /// An error becomes a result that says `isError`, with the message as its text.
     /// A panic is an error of the call ([`Internal`](crate::ErrorKind::Internal)).
-    async fn call(&self, arguments: Map<String, Value>, context: CallContext) -> Result<ToolResult>;
+    async fn call(&self, arguments: Map<String, Value>, context: CallContext, place: Place) -> Result<ToolResult>;
 }
+
+/// The place of an execution among those of its tool that may run at once
+/// ([`NativeTool::executions_max`]). It is free again when this is dropped.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "it is held, and nothing else")] pub(super) OwnedSemaphorePermit);
 
 /// A function that keeps its thread until it returns.
 pub(super) type Blocking = dyn Fn(Map<String, Value>, CallContext) -> ToolResult + Send + Sync;
@@ -180,7 +189,7 @@ impl<F> NativeFunction for Closure<F>
 where
     F: Fn(Map<String, Value>, CallContext) -> Running + Send + Sync + 'static,
 {
-    async fn call(&self, arguments: Map<String, Value>, context: CallContext) -> Result<ToolResult> {
+    async fn call(&self, arguments: Map<String, Value>, context: CallContext, _: Place) -> Result<ToolResult> {
         Ok((self.0)(arguments, context).await)
     }
 }

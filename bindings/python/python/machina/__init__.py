@@ -20,24 +20,9 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from . import _machina
+from . import _machina, exceptions
 from ._tools import NativeService, ToolContext
-from .exceptions import (
-    Conflict,
-    Forbidden,
-    Internal,
-    Invalid,
-    Lost,
-    MachinaError,
-    NotFound,
-    Overloaded,
-    Rejected,
-    Timeout,
-    Unauthenticated,
-    Unavailable,
-    Unreachable,
-    Unsupported,
-)
+from .exceptions import *  # noqa: F403
 from .registry import Machina
 
 if TYPE_CHECKING:
@@ -45,27 +30,8 @@ if TYPE_CHECKING:
 
 __version__: str = _machina.__version__
 
-__all__ = [
-    "Conflict",
-    "Forbidden",
-    "Internal",
-    "Invalid",
-    "Lost",
-    "Machina",
-    "MachinaError",
-    "NativeService",
-    "NotFound",
-    "Overloaded",
-    "Rejected",
-    "Timeout",
-    "ToolContext",
-    "Unauthenticated",
-    "Unavailable",
-    "Unreachable",
-    "Unsupported",
-    "__version__",
-    "models",
-]
+__all__ = ["Machina", "NativeService", "ToolContext", "__version__", "models"]
+__all__ += exceptions.__all__
 
 # Silent unless the program configures logging.
 logging.getLogger("machina").addHandler(logging.NullHandler())

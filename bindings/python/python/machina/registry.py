@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from . import _asking as asking
-from . import _machina
 from ._events import Events
-from ._remembered import Remembered
-from ._tools import Native, NativeService, loop_runner
-from .exceptions import Unavailable
+from ._facade import Facade, Tell
+from ._tools import NativeService, loop_runner
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -22,10 +20,8 @@ if TYPE_CHECKING:
 
     from . import models
 
-T = TypeVar("T")
 
-
-class Machina:
+class Machina(Facade):
     """A registry of MCP servers, and the router of calls to them.
 
     ``url`` says where: ``memory:``, ``sqlite:PATH`` or another store opens one in this process,
@@ -37,21 +33,8 @@ class Machina:
     this process by default. With ``monitor=False`` nothing is started until it is called.
     """
 
-    def __init__(
-        self,
-        url: str = "memory:",
-        *,
-        config: Mapping[str, Any] | None = None,
-        environment: Mapping[str, str] | None = None,
-        monitor: bool = True,
-    ) -> None:
-        self.url = url
-        self._options = asking.options(config, environment, monitor)
-        self._opened: _machina.Handle | None = None
-        #: The Machina itself, where this one acts on behalf of someone.
-        self._parent: Machina | None = None
-        self._native = Native(loop_runner)
-        self._remembered = Remembered()
+    _how = "`async with`, or `await Machina.open(url)`"
+    _runner = staticmethod(loop_runner)
 
     @classmethod
     async def open(cls, url: str = "memory:", **options: Any) -> Self:
@@ -59,15 +42,6 @@ class Machina:
         machina = cls(url, **options)
         await machina._open()
         return machina
-
-    async def _open(self) -> None:
-        if self._opened is not None:
-            raise Unavailable("it is open already, or was: make another")
-        loop = asyncio.get_running_loop()
-        opened = cast("Awaitable[_machina.Handle]", _machina.open(loop, self.url, self._options))
-        self._opened = await opened
-        self._native.opened(self._opened)
-        await self._declare()
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -78,43 +52,22 @@ class Machina:
     ) -> None:
         await self.close()
 
-    def __del__(self) -> None:
-        opened = getattr(self, "_opened", None)
-        if opened is not None and self._parent is None and not opened.is_closed:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+    def _loop(self) -> asyncio.AbstractEventLoop | None:
+        return asyncio.get_running_loop()
 
-    def __repr__(self) -> str:
-        state = "not opened" if self._opened is None else "closed" if self._opened.is_closed else "open"
-        return f"<{type(self).__module__}.{type(self).__name__} {state}>"
+    def _telling(self, progress: Callable[[models.Progress], object]) -> AbstractContextManager[Tell]:
+        loop = asyncio.get_running_loop()
 
-    @property
-    def _whole(self) -> Machina:
-        return self._parent or self
+        def tell(step: bytes) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(progress, asking.a_progress(step))
 
-    @property
-    def is_here(self) -> bool:
-        """Whether it is in this process, and not one that runs elsewhere."""
-        return self._handle.is_here
-
-    @property
-    def _handle(self) -> _machina.Handle:
-        if self._opened is None:
-            raise Unavailable("it is not open: use `async with`, or `await Machina.open(url)`")
-        return self._opened
-
-    async def _do(self, ask: asking.Ask[T]) -> T:
-        question, read = ask
-        handle = self._handle
-        if self._whole._native.undeclared:
-            await self._whole._declare()
-        answer = handle.ask(asyncio.get_running_loop(), question)
-        # What is read out of memory is there at once.
-        return read(answer if isinstance(answer, bytes) else await answer)
+        return nullcontext(tell)
 
     async def close(self) -> None:
         """Ends what it started: probes, sessions, child processes; closes the store. Once."""
         if self._opened is not None:
-            closing = self._opened.close(asyncio.get_running_loop())
+            closing = self._opened.close(self._loop())
             if closing is not None:
                 await closing
 
@@ -122,9 +75,7 @@ class Machina:
 
     async def get(self, name: str) -> models.Service:
         """The service of this name, or of this identity."""
-        handle = self._handle
-        if self._whole._native.undeclared:
-            await self._whole._declare()
+        handle = await self._ready()
         return self._remembered.get(handle, name) if handle.is_here else await self._do(asking.get(name))
 
     async def find(
@@ -281,20 +232,14 @@ class Machina:
         """Calls a tool on a healthy instance, failing over where that is safe.
 
         ``timeout`` is in seconds. With ``idempotency_key`` the call may be repeated when its outcome is
-        unknown. ``progress`` is called in this loop. A result whose ``is_error`` is true is an answer.
+        unknown. ``progress`` is called in the loop. A result whose ``is_error`` is true is an answer.
         """
         asking.check_callable(progress, "progress")
         question = asking.call(service, tool, arguments, timeout, idempotency_key, affinity_key, meta)
-        handle, loop = self._handle, asyncio.get_running_loop()
-        if self._whole._native.undeclared:
-            await self._whole._declare()
-
-        def tell(step: bytes) -> None:
-            if progress is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(progress, asking.a_progress(step))
-
-        answer = handle.call(loop, question, None if progress is None else tell)
-        return asking.a_result(await cast("Awaitable[bytes]", answer))
+        handle = await self._ready()
+        with nullcontext() if progress is None else self._telling(progress) as tell:
+            answer = handle.call(self._loop(), question, tell)
+            return asking.a_result(answer if isinstance(answer, bytes) else await answer)
 
     async def check(self, name: str) -> models.ServiceHealth:
         """Probes every instance of a service now. Only of a Machina in this process."""
@@ -309,38 +254,3 @@ class Machina:
     def native(self, service: str) -> NativeService[Awaitable[models.Service], Awaitable[None]]:
         """The functions of this program that are the tools of ``service``."""
         return NativeService(self._native, service, self._declared, self._withdrawn)
-
-    def tool(self, service: str, **about: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """Makes a function a tool of ``service``: see :meth:`NativeService.tool`.
-
-        The service is declared before anything else is asked of this Machina.
-        """
-        return self._native.decorator(service, about, eager=True)
-
-    async def _declare(self) -> None:
-        # Several may come here at once; to declare it twice is to declare it.
-        for service in tuple(self._native.undeclared):
-            await self._declared(service, None)
-
-    async def _declared(self, service: str, spec: bytes | None) -> models.Service:
-        declared = self._handle.declare(asyncio.get_running_loop(), service, spec)
-        answer = await cast("Awaitable[bytes]", declared)
-        self._native.undeclared.discard(service)
-        return asking.a_service(answer)
-
-    async def _withdrawn(self, service: str) -> None:
-        self._native.undeclared.discard(service)
-        await cast("Awaitable[bytes]", self._handle.withdraw(asyncio.get_running_loop(), service))
-
-    # On behalf of someone
-
-    def scoped(self, id: str, role: str = "viewer", *, tenant: str | None = None, remote: bool = False) -> Self:
-        """The same Machina as someone else sees it, who may do only what that role may.
-
-        ``role`` is ``viewer``, ``developer`` (may call) or ``admin``. Closed together with this one.
-        """
-        machina = type(self)(self.url)
-        machina._parent = self._whole
-        machina._opened = self._handle.scoped(asking.principal(id, role, tenant, remote))
-        machina._native.opened(machina._opened)
-        return machina

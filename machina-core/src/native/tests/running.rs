@@ -91,6 +91,30 @@ async fn a_blocking_function_that_never_returns_holds_its_place_and_nothing_else
     machina.close().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_runs_on_elsewhere_keeps_its_place_until_it_is_over() {
+    struct Elsewhere(Mutex<Vec<Place>>);
+    #[async_trait::async_trait]
+    impl NativeFunction for Arc<Elsewhere> {
+        async fn call(&self, _: Arguments, _: CallContext, place: Place) -> Result<ToolResult> {
+            self.0.lock().unwrap().push(place);
+            std::future::pending().await
+        }
+    }
+    let elsewhere = Arc::new(Elsewhere(Mutex::default()));
+    let definition = json!({"name": "elsewhere", "inputSchema": {"type": "object"}});
+    let tool = NativeTool::from_definition(definition, Arc::new(Arc::clone(&elsewhere)));
+    let (machina, _) = offering([tool.executions_max(1), add()]).await;
+    let asked = call("math", "elsewhere", json!({}));
+    assert_eq!(machina.call(&asked, &within(200)).await.unwrap_err().kind(), ErrorKind::Timeout);
+    let busy = machina.call(&asked, &within(200)).await.unwrap_err();
+    assert_eq!((busy.kind(), busy.context().outcome), (ErrorKind::Overloaded, Some(Outcome::NotExecuted)), "{busy}");
+    assert!(ask(&machina, "add", json!({"a": 1, "b": 1})).await.is_ok());
+    elsewhere.0.lock().unwrap().clear();
+    assert_eq!(machina.call(&asked, &within(200)).await.unwrap_err().kind(), ErrorKind::Timeout);
+    machina.close().await;
+}
+
 #[tokio::test]
 async fn a_caller_that_goes_away_ends_the_execution() {
     let counter = Counter::default();
