@@ -1,11 +1,14 @@
 //! 10,000 services of two instances with 100,000 tools, on each store: how fast
 //! they are registered in bulk, how soon `machina serve` answers on a store that
 //! holds them and how much memory it has resident, how long `find` and a commit
-//! take.
+//! take; and what one service, instance and tool come to in memory.
 //!
-//! `cargo bench -p machina-benches --bench scale [-- SERVICES]`
+//! `cargo bench -p machina-benches --bench scale [-- SERVICES [DEFINITIONS]]`, where
+//! DEFINITIONS is a file with the definition of a tool in each line, which are weighed
+//! as well.
 
 mod backing;
+mod held;
 #[allow(dead_code, reason = "it serves other benchmarks, too")]
 mod served;
 
@@ -15,8 +18,8 @@ use std::time::Duration;
 use backing::Backing;
 use machina_benches::{quantiles, show};
 use machina_core::{
-    Backend, Batch, Change, Definitions, HttpEndpoint, Instance, Machina, MemoryStore, Mutation, Query, ServiceSpec,
-    Tool,
+    Backend, Batch, Change, Definitions, HttpEndpoint, Instance, LexicalIndex, Machina, MemoryStore, Mutation, Query,
+    ServiceName, ServiceSpec, Tool, ToolIndex,
 };
 use machina_tests::Process;
 use serde_json::{Value, json};
@@ -29,6 +32,7 @@ const INSTANCES: usize = 2;
 const TOOLS: usize = 10;
 const BATCH: usize = 1000;
 const FINDS: usize = 10_000;
+const SEARCHES: usize = 500;
 const COMMITS: usize = 200;
 const STARTS: usize = 3;
 /// How long a server is left alone before its memory is looked at.
@@ -42,8 +46,8 @@ const RESIDENT: f64 = 1024.0;
 const CONFIGURATION: &str = "[egress]\nallow = [\"127.0.0.0/8\"]\n";
 
 fn main() {
-    let named = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
-    let services = named.unwrap_or(SERVICES);
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let services = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(SERVICES);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
     show(&format!(
         "\n{services} services of {INSTANCES} instances, {} tools of {} bytes each",
@@ -51,6 +55,7 @@ fn main() {
         tool(0, 0).definition().to_string().len()
     ));
     runtime.block_on(async {
+        weights(services, arguments.next().as_deref()).await;
         in_memory(services).await;
         for backing in backing::all() {
             show(&format!("\n{}", backing.name));
@@ -101,6 +106,52 @@ fn definitions(service: usize) -> Arc<Definitions> {
         resource_templates: Vec::new(),
         listed_at: machina_core::now(),
     })
+}
+
+/// What one of each comes to in memory: bytes that are held, without what an
+/// allocator adds to them. A store that keeps its records elsewhere has no copies.
+async fn weights(services: usize, file: Option<&str>) {
+    show("\nheld in memory by one, in bytes");
+    let [one, two] = [weight_of_instances(services, 1).await, weight_of_instances(services, 2).await];
+    line("an instance", &format!("{:.0}", two - one));
+    line("a service, without its instances", &format!("{:.0}", one - (two - one)));
+    let before = held::bytes();
+    let made: Vec<Arc<Tool>> =
+        (0..services * TOOLS).map(|number| Arc::new(tool(number / TOOLS, number % TOOLS))).collect();
+    weigh("a made tool", before, &made);
+    let Some(file) = file else { return };
+    let text = std::fs::read_to_string(file).expect("the definitions can be read");
+    let before = held::bytes();
+    let read = text.lines().map(|line| Tool::parse(serde_json::from_str(line).expect("a line is JSON")));
+    weigh("a real tool", before, &read.map(|tool| Arc::new(tool.expect("valid"))).collect::<Vec<_>>());
+}
+
+/// Prints what each of the tools takes by itself, and in the index of words.
+fn weigh(what: &str, before: usize, tools: &[Arc<Tool>]) {
+    let each = |from: usize| (held::bytes() - from) as f64 / tools.len() as f64;
+    let text: usize = tools.iter().map(|tool| tool.definition().to_string().len()).sum();
+    line(&format!("{what} (its definition as text: {})", text / tools.len()), &format!("{:.0}", each(before)));
+    let (index, before) = (LexicalIndex::default(), held::bytes());
+    for (number, tools) in tools.chunks(TOOLS).enumerate() {
+        index.put(&ServiceName::new(&format!("service-{number}")).expect("valid"), &[], tools);
+    }
+    line("  the same in the index of words", &format!("{:.0}", each(before)));
+}
+
+async fn weight_of_instances(services: usize, instances: usize) -> f64 {
+    let before = held::bytes();
+    let machina = open(Backend::of(MemoryStore::default())).await;
+    for first in (0..services).step_by(BATCH) {
+        let batch = (first..services.min(first + BATCH)).map(|number| {
+            let mut spec = spec(number);
+            spec.instances.truncate(instances);
+            Mutation::Register(spec)
+        });
+        machina.apply(batch.collect()).await.expect("registers");
+    }
+    let weight = (held::bytes() - before) as f64 / services as f64;
+    machina.close().await;
+    weight
 }
 
 async fn open(backend: Backend) -> Machina {
@@ -177,16 +228,19 @@ async fn starts(backing: &Backing, services: usize) {
 async fn in_memory(services: usize) {
     show("\nmemory");
     let before = Process::own().resident_bytes().expect("this process runs");
+    let weight = held::bytes();
     let backend = Backend::of(MemoryStore::default());
     let machina = open(backend.clone()).await;
     register(&machina, services).await;
+    machina.close().await;
     publish(&backend).await;
-    drop(machina);
     let began = Instant::now();
     let machina = open(backend).await;
     line("opened", &format!("{:.2} s", began.elapsed().as_secs_f64()));
     let after = Process::own().resident_bytes().expect("this process runs");
     line("resident more than before", &format!("{:.0} MiB", after.saturating_sub(before) as f64 / MIB));
+    let each = (held::bytes() - weight) as f64 / (services * TOOLS) as f64;
+    line("  held for each tool, services and instances included", &format!("{each:.0} bytes"));
     measure(&machina, services).await;
     machina.close().await;
 }
@@ -220,6 +274,25 @@ async fn measure(machina: &Machina, services: usize) {
         })
         .collect();
     both("find, a page of 50", &mut finds);
+    // The words of a task, of which every tool has most; those of one tool; one that every tool has.
+    for (what, ask) in [
+        (
+            "find_tools, in a sentence",
+            &(|number| format!("find the newest messages of project {number}")) as &dyn Fn(usize) -> String,
+        ),
+        ("find_tools, by a name", &|number| format!("find_messages_{number}_3")),
+        ("find_tools, by a word of all", &|_| "messages".to_owned()),
+    ] {
+        let mut searches = Vec::new();
+        for number in 0..SEARCHES {
+            let text = ask(number * 7919 % services);
+            let began = Instant::now();
+            let found = machina.find_tools(&text, 10).await.expect("a list");
+            searches.push(began.elapsed());
+            assert_eq!(found.len(), 10, "{text}");
+        }
+        both(what, &mut searches);
+    }
     let mut commits = Vec::new();
     for number in 0..COMMITS {
         let name = format!("service-{:05}", number * 7919 % services);

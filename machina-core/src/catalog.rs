@@ -12,7 +12,7 @@ use imbl::{GenericHashMap, OrdMap, OrdSet};
 
 use crate::error::Result;
 use crate::health::Status;
-use crate::model::{BuildType, InstanceId, ServiceId, ServiceName, Tag};
+use crate::model::{BuildType, InstanceId, ServiceId, ServiceName, Tag, ToolName};
 use crate::query::{Order, Query, SortKey};
 use crate::view::ServiceView;
 
@@ -25,7 +25,13 @@ enum Facet {
     Status(Status),
     Tag(Tag),
     Region(String),
-    Tool(String),
+}
+
+/// The services that offer a tool: of most tools there is one.
+#[derive(Debug, Clone)]
+enum Offering {
+    One(ServiceName),
+    Several(OrdSet<ServiceName>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -35,6 +41,7 @@ pub(crate) struct Catalog {
     names: HashMap<ServiceId, ServiceName>,
     owners: HashMap<InstanceId, ServiceId>,
     facets: HashMap<Facet, OrdSet<ServiceName>>,
+    offering: OrdMap<ToolName, Offering>,
 }
 
 impl Catalog {
@@ -67,9 +74,13 @@ impl Catalog {
         let before = self.by_id(id).cloned();
         let (old, new) = (before.as_deref().map(facets).unwrap_or_default(), facets(&view));
         let renamed = before.as_ref().is_some_and(|before| *before.service().name() != name);
+        let same_tools = before.as_ref().is_some_and(|before| !renamed && std::ptr::eq(before.tools(), view.tools()));
         if let Some(before) = before {
             for (instance, _) in before.instances() {
                 self.owners.remove(&instance.id);
+            }
+            if !same_tools {
+                self.withdraw_tools(&before);
             }
             let before = before.service().name();
             for facet in old.iter().filter(|facet| renamed || !new.contains(facet)) {
@@ -85,6 +96,9 @@ impl Catalog {
                 self.facets.entry(facet).or_default().insert(name.clone());
             }
         }
+        if !same_tools {
+            self.offer_tools(&view);
+        }
         for (instance, _) in view.instances() {
             self.owners.insert(instance.id, id);
         }
@@ -99,6 +113,7 @@ impl Catalog {
         for facet in facets(&view) {
             self.forget(&facet, name);
         }
+        self.withdraw_tools(&view);
         for (instance, _) in view.instances() {
             self.owners.remove(&instance.id);
         }
@@ -121,6 +136,26 @@ impl Catalog {
         names.remove(name);
         if names.is_empty() {
             self.facets.remove(facet);
+        }
+    }
+
+    fn offer_tools(&mut self, view: &ServiceView) {
+        let name = view.service().name();
+        for offered in view.tools() {
+            let tool = offered.tool.name();
+            match self.offering.get_mut(tool) {
+                Some(offering) => offering.add(name),
+                None => drop(self.offering.insert(tool.clone(), Offering::One(name.clone()))),
+            }
+        }
+    }
+
+    fn withdraw_tools(&mut self, view: &ServiceView) {
+        for offered in view.tools() {
+            let tool = offered.tool.name();
+            if self.offering.get_mut(tool).is_some_and(|offering| offering.take(view.service().name())) {
+                self.offering.remove(tool);
+            }
         }
     }
 
@@ -165,18 +200,48 @@ impl Catalog {
     fn candidates(&self, query: &Query) -> Box<dyn Iterator<Item = &Arc<ServiceView>> + '_> {
         let mut wanted: Vec<Facet> = query.tags.iter().cloned().map(Facet::Tag).collect();
         wanted.extend(query.region.clone().map(Facet::Region));
-        wanted.extend(query.tool.clone().map(Facet::Tool));
         if let [one] = query.build_type[..] {
             wanted.push(Facet::BuildType(one));
         }
         if let [one] = query.status[..] {
             wanted.push(Facet::Status(one));
         }
-        let sets: Option<Vec<&OrdSet<ServiceName>>> = wanted.iter().map(|facet| self.facets.get(facet)).collect();
-        match sets.map(|sets| sets.into_iter().min_by_key(|set| set.len())) {
-            None => Box::new(std::iter::empty()),
-            Some(None) => Box::new(self.ordered.values()),
-            Some(Some(names)) => Box::new(names.iter().filter_map(|name| self.by_name.get(name.as_str()))),
+        let Some(sets) = wanted.iter().map(|facet| self.facets.get(facet)).collect::<Option<Vec<_>>>() else {
+            return Box::new(std::iter::empty());
+        };
+        let several = match query.tool.as_deref().map(|tool| self.offering.get(tool)) {
+            Some(None) => return Box::new(std::iter::empty()),
+            Some(Some(Offering::One(name))) => return Box::new(self.by_name.get(name.as_str()).into_iter()),
+            Some(Some(Offering::Several(names))) => Some(names),
+            None => None,
+        };
+        match sets.into_iter().chain(several).min_by_key(|set| set.len()) {
+            None => Box::new(self.ordered.values()),
+            Some(names) => Box::new(names.iter().filter_map(|name| self.by_name.get(name.as_str()))),
+        }
+    }
+}
+
+impl Offering {
+    fn add(&mut self, name: &ServiceName) {
+        match self {
+            Self::One(known) if known == name => {}
+            Self::One(known) => *self = Self::Several([known.clone(), name.clone()].into_iter().collect()),
+            Self::Several(names) => drop(names.insert(name.clone())),
+        }
+    }
+
+    /// Takes a service away; says whether none is left.
+    fn take(&mut self, name: &ServiceName) -> bool {
+        match self {
+            Self::One(known) => known == name,
+            Self::Several(names) => {
+                names.remove(name);
+                if let (1, Some(last)) = (names.len(), names.get_min().cloned()) {
+                    *self = Self::One(last);
+                }
+                false
+            }
         }
     }
 }
@@ -187,6 +252,5 @@ fn facets(view: &ServiceView) -> HashSet<Facet, FixedState> {
     facets.extend([Facet::BuildType(spec.build_type), Facet::Status(view.status())]);
     facets.extend(spec.tags.iter().cloned().map(Facet::Tag));
     facets.extend(spec.instances.iter().filter_map(|instance| instance.region.clone()).map(Facet::Region));
-    facets.extend(view.tools().iter().map(|offered| Facet::Tool(offered.tool.name().to_string())));
     facets
 }

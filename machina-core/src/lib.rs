@@ -56,11 +56,13 @@ mod route;
 mod scratch;
 mod sessions;
 mod shards;
+mod standing;
 mod statistics;
 mod store;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod together;
 mod tool_index;
 mod view;
 mod write;
@@ -99,7 +101,7 @@ pub use model::{
 };
 #[cfg(any(test, feature = "builtin"))]
 pub use native::Builtin;
-pub use native::{NativeFunction, NativeService, NativeTool};
+pub use native::{NativeFunction, NativeService, NativeTool, Place};
 pub use offered::{OfferedTool, QuarantinedTool};
 pub use query::{Order, Page, Query};
 pub use quiet::quietly;
@@ -113,7 +115,7 @@ pub use route::{
     Attempt, Balancer, BreakerState, CallKey, CallOptions, CallReport, Candidacy, Candidate, Decision, Explanation,
     Failure, LeastOutstanding, Locality, PeakEwma, RoundRobin, Standing, UpstreamRequest, WeightedRandom, decide,
 };
-pub use scratch::{Admission, MemoryScratch, Rate, Scratch};
+pub use scratch::{Admission, MemoryScratch, Rate, Scratch, ScratchStanding};
 pub use shards::{Held, Leases, ReplicaId, SHARDS, ShardLease, shard_of};
 pub use statistics::{CallStatistics, DURATION_BOUNDS, InstanceStatistics, ServiceStatistics};
 pub use store::{

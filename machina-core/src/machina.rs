@@ -1,7 +1,6 @@
 //! The facade: one handle over registry, health, routing, search and store.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -15,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::event::EventStream;
 use crate::model::{AdminState, GroupSpec, InstanceId, Revision, ServiceName, ServiceSpec, ToolCall};
 use crate::query::{Page, Query};
-use crate::replicas::StoreStanding;
 use crate::report::{ServiceHealth, ServiceReport, ToolReport};
 use crate::route::{CallOptions, CallReport, Explanation};
 use crate::store::{JournalPage, JournalQuery};
@@ -30,9 +28,6 @@ pub struct Applied<T = ServiceReport> {
     /// The services that were put, in the order of the mutations.
     pub services: Vec<T>,
 }
-
-/// How long the store may take to answer before the registry is not ready.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which tools to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,40 +321,6 @@ impl Machina {
     /// Whatever the store says.
     pub async fn journal(&self, query: &JournalQuery) -> Result<JournalPage> {
         self.system.journal(query).await
-    }
-
-    /// How what readers see stands to the store.
-    #[must_use]
-    pub fn standing(&self) -> StoreStanding {
-        self.system.core.standing()
-    }
-
-    /// Whether it can serve: the store answers, and nobody has closed it. One of
-    /// several replicas goes on serving what it knows though the store does not
-    /// answer: see [`Machina::standing`].
-    ///
-    /// # Errors
-    /// [`Unavailable`](crate::ErrorKind::Unavailable), saying why not.
-    pub async fn ready(&self) -> Result<()> {
-        let core = &self.system.core;
-        if core.monitor_tasks.is_cancelled() {
-            return Err(Error::unavailable("the registry is closing"));
-        }
-        if core.replicas.is_shared() {
-            return Ok(());
-        }
-        let asked = core.store.changes(core.view.load().revision());
-        match tokio::time::timeout(STORE_PATIENCE, asked).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Error::unavailable(format!("the store fails: {}", error.message())).caused_by(error)),
-            Err(_) => Err(Error::unavailable(format!("the store did not answer within {STORE_PATIENCE:?}"))),
-        }
-    }
-
-    /// How many journal entries were dropped because the store was too slow.
-    #[must_use]
-    pub fn dropped_journal_entries(&self) -> u64 {
-        self.system.core.recorder.dropped()
     }
 
     /// Ends what the registry started: probes, sessions with their processes,

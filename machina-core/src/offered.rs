@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::{Definitions, InstanceId, Pinning, Tool};
+use foldhash::fast::FixedState;
+
+use crate::model::{Definitions, InstanceId, Pinning, Tool, ToolName};
 
 /// What a service offers, as far as its instances have said.
 #[derive(Debug, Default)]
 pub(crate) struct OfferedTools {
     list: Vec<OfferedTool>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<ToolName, u32, FixedState>,
     /// Instances (by bit) whose definitions are known.
     known: u64,
     quarantined: Vec<QuarantinedTool>,
@@ -58,15 +60,18 @@ impl OfferedTools {
                 }
             }
         }
+        tools.list.shrink_to_fit();
+        tools.by_name.shrink_to_fit();
         tools
     }
 
     fn add(&mut self, index: usize, tool: &Arc<Tool>) {
-        let place = *self.by_name.entry(tool.name().to_string()).or_insert(self.list.len());
-        if place == self.list.len() {
+        let next = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
+        let place = *self.by_name.entry(tool.name().clone()).or_insert(next);
+        if place == next {
             self.list.push(OfferedTool { tool: Arc::clone(tool), offered_by: 0 });
         }
-        self.list[place].offered_by |= bit(index);
+        self.list[place as usize].offered_by |= bit(index);
     }
 
     pub(crate) fn list(&self) -> &[OfferedTool] {
@@ -74,7 +79,7 @@ impl OfferedTools {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&OfferedTool> {
-        self.by_name.get(name).map(|index| &self.list[*index])
+        self.by_name.get(name).map(|index| &self.list[*index as usize])
     }
 
     pub(crate) fn quarantined(&self) -> &[QuarantinedTool] {

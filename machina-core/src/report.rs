@@ -198,7 +198,10 @@ impl Overview {
 
 impl ToolReport {
     pub(crate) fn of(service: &ServiceName, tool: &Tool, score: Option<f32>) -> Self {
-        let definition = tool.definition().as_object().cloned().unwrap_or_default();
+        let definition = match tool.definition() {
+            Value::Object(definition) => definition,
+            _ => serde_json::Map::new(),
+        };
         let (service, hash, suspicious) = (service.clone(), tool.hash().to_owned(), tool.suspicious().to_vec());
         Self { service, hash, score, suspicious, definition }
     }

@@ -193,7 +193,8 @@ impl ServiceView {
 
     fn define(&mut self, instance: InstanceId, definitions: &Arc<Definitions>) {
         if let Some(index) = self.position(instance) {
-            self.observed[index].definitions = Some(Arc::clone(definitions));
+            let known = |name: &str| self.tools.get(name).map(|offered| &offered.tool);
+            self.observed[index].definitions = Some(definitions.sharing(known));
             self.collect_tools();
         }
     }

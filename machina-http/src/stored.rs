@@ -202,7 +202,7 @@ impl StoredDefinitions {
             server_info: definitions.server_info,
             instructions: definitions.instructions,
             capabilities: definitions.capabilities,
-            tools: definitions.tools.iter().map(|tool| tool.definition().clone()).collect(),
+            tools: definitions.tools.iter().map(|tool| tool.definition()).collect(),
             rejected: definitions.rejected,
             prompts: definitions.prompts,
             resources: definitions.resources,

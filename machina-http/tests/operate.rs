@@ -6,12 +6,17 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use machina_core::testing::Behaviour;
 use machina_core::testing::registry_suite::settle;
-use machina_core::{Config, Error, ErrorKind, Query, Status};
+use machina_core::testing::{Behaviour, SimConnector};
+use machina_core::{
+    Admission, Backend, Config, Error, ErrorKind, Machina, MemoryStore, Query, Rate, Scratch, ScratchStanding, Status,
+    Timestamp,
+};
 use machina_http::{ConnectAnswer, ConnectRequest, Extensions, ServerConfig, Snippet};
 use serde_json::{Value, json};
 use support::Server;
@@ -325,4 +330,49 @@ async fn the_status_says_how_everything_is() {
     assert!(bad["reason"]["code"].is_string() && bad["since"].is_string(), "{bad}");
     server.client().check_version().await.unwrap();
     assert_eq!(server.client().overview().await.unwrap().services, 3);
+}
+
+/// What replicas would share, there or away.
+#[derive(Debug, Default)]
+struct Shared {
+    away: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Scratch for Shared {
+    async fn take(&self, _: &str, _: Rate) -> Option<Admission> {
+        None
+    }
+    async fn get(&self, _: &str) -> Option<Arc<[u8]>> {
+        None
+    }
+    async fn put(&self, _: &str, _: &[u8], _: Duration) {}
+    fn standing(&self) -> Option<ScratchStanding> {
+        Some(ScratchStanding { connected: !self.away.load(Ordering::SeqCst), since: Timestamp::UNIX_EPOCH })
+    }
+}
+
+#[tokio::test]
+async fn the_state_of_redis_is_told_and_makes_no_server_unready() {
+    let (shared, sim) = (Arc::new(Shared::default()), SimConnector::default());
+    let backend = Backend { scratch: Some(shared.clone()), ..Backend::of(MemoryStore::new()) };
+    let machina = Machina::builder().backend(backend).connector(Arc::new(sim.clone())).open().await.unwrap();
+    let server = Server::of(machina, sim, ServerConfig::default(), Router::new()).await;
+    for (away, word) in [(false, "ok"), (true, "away")] {
+        shared.away.store(away, Ordering::SeqCst);
+        let ready = server.get("/readyz?verbose").await;
+        assert_eq!((ready.status, &ready.body["status"]), (200, &json!("ready")));
+        assert_eq!(ready.body["checks"]["redis"], json!({"status": word, "since": "1970-01-01T00:00:00Z"}));
+        let status = server.get("/api/v1/status").await;
+        assert_eq!(
+            status.body["store"]["redis"],
+            json!({"connected": !away, "since": "1970-01-01T00:00:00Z"}),
+            "{}",
+            status.text
+        );
+        assert_eq!(status.body["store"]["ready"], json!(true));
+    }
+    let alone = Server::start().await;
+    assert_eq!(alone.get("/readyz?verbose").await.body["checks"]["redis"], Value::Null);
+    assert_eq!(alone.get("/api/v1/status").await.body["store"].get("redis"), None);
 }

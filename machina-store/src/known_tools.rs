@@ -18,8 +18,7 @@ impl KnownTools {
     /// The tool whose definition is this, word for word.
     pub(crate) fn get(&self, definition: &str) -> Option<Arc<Tool>> {
         let tool = self.tools.get(&self.hasher.hash_one(definition))?;
-        let same = serde_json::to_string(tool.definition()).is_ok_and(|text| text == definition);
-        same.then(|| Arc::clone(tool))
+        (tool.definition_text() == definition).then(|| Arc::clone(tool))
     }
 
     /// Keeps the tool that was made of this definition.

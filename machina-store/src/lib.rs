@@ -5,21 +5,28 @@
 //! enters it: a store keeps what it is given and interprets none of it.
 
 mod address;
+mod configurations;
 mod conflict;
 mod copy;
+mod declared;
 mod known_tools;
+mod migrations;
+mod places;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod published;
+mod record;
 #[cfg(feature = "redis")]
 mod redis;
+mod remembered;
 mod sqlite;
 
-#[cfg(feature = "postgres")]
 use std::sync::Arc;
 
 use machina_core::{Backend, MemoryStore, Result};
 
 use crate::address::Address;
+use crate::configurations::Configurations;
 #[cfg(feature = "postgres")]
 use crate::postgres::PostgresStore;
 #[cfg(feature = "redis")]
@@ -67,15 +74,34 @@ pub use crate::sqlite::{Backup, Content, Restored, backup, restore};
 /// # }
 /// ```
 pub async fn open(url: &str) -> Result<Backend> {
-    match Address::parse(url)? {
-        Address::Memory => Ok(Backend::of(MemoryStore::new())),
-        Address::Sqlite(path) => Ok(Backend::whole(SqliteStore::open(&path).await?)),
-        #[cfg(feature = "postgres")]
-        Address::Postgres(address) => {
-            let all = Arc::new(PostgresStore::open(&address).await?);
-            let (store, journal, replies) = (all.clone(), all.clone(), all.clone());
-            Ok(Backend { store, journal, replies, leases: Some(all), scratch: None })
-        }
+    Ok(Opened::open(&Address::parse(url)?).await?.backend)
+}
+
+/// An open store, and what only copies ask of it.
+pub(crate) struct Opened {
+    pub(crate) backend: Backend,
+    /// The history of configurations; `None` where the store keeps none.
+    pub(crate) configurations: Option<Arc<dyn Configurations>>,
+}
+
+impl Opened {
+    pub(crate) async fn open(address: &Address) -> Result<Self> {
+        Ok(match address {
+            Address::Memory => Self { backend: Backend::of(MemoryStore::new()), configurations: None },
+            Address::Sqlite(path) => {
+                let all = Arc::new(SqliteStore::open(path).await?);
+                let (store, journal, replies) = (all.clone(), all.clone(), all.clone());
+                let backend = Backend { store, journal, replies, leases: None, scratch: None };
+                Self { backend, configurations: Some(all) }
+            }
+            #[cfg(feature = "postgres")]
+            Address::Postgres(address) => {
+                let all = Arc::new(PostgresStore::open(address).await?);
+                let (store, journal, replies) = (all.clone(), all.clone(), all.clone());
+                let backend = Backend { store, journal, replies, leases: Some(all.clone()), scratch: None };
+                Self { backend, configurations: Some(all) }
+            }
+        })
     }
 }
 
@@ -86,4 +112,17 @@ pub async fn open(url: &str) -> Result<Backend> {
 /// [`Invalid`](machina_core::ErrorKind::Invalid) when it is none.
 pub fn check_address(url: &str) -> Result<()> {
     Address::parse(url).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_is_opened_in_any_thread() {
+        fn may_change_threads<T: Send>(opening: T) -> T {
+            opening
+        }
+        assert!(may_change_threads(open("memory:")).await.is_ok());
+    }
 }

@@ -1,6 +1,6 @@
-//! What happens when there is no more room. A test runs itself again as a process
-//! that may write no file longer than so much: to SQLite that is a disk which
-//! takes nothing more.
+//! What happens when there is no more room, to a store and to copies of it. A test
+//! runs itself again as a process that may write no file longer than so much: to
+//! SQLite that is a disk which takes nothing more.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
@@ -11,11 +11,16 @@ mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
 
-use machina_core::ErrorKind;
+use machina_core::testing::SimConnector;
+use machina_core::testing::registry_suite::{call, service, settle};
+use machina_core::{CallOptions, EntryKind, ErrorKind, JournalQuery, Machina, Mutation, Status};
 use machina_store::{backup, restore};
-
+use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 
 use crate::world::{World, copy};
 
@@ -35,8 +40,13 @@ fn cramped() -> Option<PathBuf> {
 
 /// Runs `test` in a process that has no room.
 fn run_cramped(test: &str, directory: &Path) -> Output {
-    // A shell, because the limit is inherited and a signal would end who hits it.
-    let script = format!("trap '' XFSZ; ulimit -f {BLOCKS}; exec \"$0\" \"$@\"");
+    run_limited(test, directory, &format!("ulimit -f {BLOCKS};"))
+}
+
+/// Runs `test` in a process with limits, none of which ends it.
+fn run_limited(test: &str, directory: &Path, limits: &str) -> Output {
+    // A shell, because limits are inherited and a signal would end who hits this one.
+    let script = format!("trap '' XFSZ; {limits} exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
     command.args(["-c", &script]).arg(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture"]).env(CRAMPED, directory);
@@ -95,4 +105,76 @@ async fn a_store_is_not_restored_without_room() {
     run_cramped("a_store_is_not_restored_without_room", &world.path(""));
     assert_eq!(std::fs::read(world.path("small.db")).unwrap(), before);
     assert_eq!(world.files(), ["backup.db", "from.db", "from.db.lock", "small.db", "small.db.lock"]);
+}
+
+/// How many calls are made while there is no room.
+#[cfg(target_os = "linux")]
+const CALLS_WITHOUT_ROOM: usize = 20;
+
+/// How long files of this process may become from now on.
+#[cfg(target_os = "linux")]
+fn limit_files(bytes: &str) {
+    let process = std::process::id().to_string();
+    let set = Command::new("prlimit").args(["--pid", &process, &format!("--fsize={bytes}:")]).status();
+    assert!(set.unwrap().success(), "prlimit is part of util-linux");
+}
+
+/// Registers, calls, and looks up while the disk is full, and after that.
+#[cfg(target_os = "linux")]
+async fn use_a_registry_without_room(directory: &Path) {
+    let sim = SimConnector::seeded(5);
+    let backend = machina_store::open(&url(directory, "live.db")).await.unwrap();
+    let journal = Arc::clone(&backend.journal);
+    let machina = Machina::builder().backend(backend).connector(Arc::new(sim.clone())).open().await.unwrap();
+    machina.apply(vec![Mutation::Put(service("a", &[&sim.instance("a")]))]).await.unwrap();
+    settle(&machina, "a", Status::Healthy).await;
+
+    limit_files("4096");
+    let register = || machina.apply(vec![Mutation::Put(service("b", &[&sim.instance("b")]))]);
+    for _ in 0..3 {
+        let error = register().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.message().contains("the store cannot be used now"), "{error}");
+    }
+    assert!(machina.get("b").is_none() && machina.get("a").is_some());
+    for number in 0..CALLS_WITHOUT_ROOM {
+        machina.call(&call("a", "echo", json!({"text": number.to_string()})), &CallOptions::default()).await.unwrap();
+    }
+
+    limit_files("unlimited");
+    register().await.unwrap();
+    let calls = JournalQuery { limit: 1000, ..JournalQuery::of(EntryKind::Call) };
+    let end = Instant::now() + Duration::from_secs(60);
+    while journal.read(&calls).await.unwrap().entries.len() < CALLS_WITHOUT_ROOM {
+        assert!(Instant::now() < end, "the calls did not come into the journal");
+        sleep(Duration::from_millis(20)).await;
+    }
+    machina.close().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_without_room_refuses_changes_serves_and_goes_on_by_itself() {
+    if let Some(directory) = cramped() {
+        return use_a_registry_without_room(&directory).await;
+    }
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let world = World::empty();
+    let test = "a_registry_without_room_refuses_changes_serves_and_goes_on_by_itself";
+    run_limited(test, &world.path(""), "");
+    let kept = world.kept("live.db").await;
+    let names: Vec<_> = kept.image.services.iter().map(|service| service.name().as_str().to_owned()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let calls = kept.entries.iter().filter(|entry| entry.what.kind() == EntryKind::Call).count();
+    assert_eq!(calls, CALLS_WITHOUT_ROOM, "each call is in the journal once");
+    let made = |name: &str| {
+        kept.entries
+            .iter()
+            .filter(|entry| {
+                entry.what.kind() == EntryKind::Audit
+                    && entry.service.as_ref().is_some_and(|service| service.as_str() == name)
+            })
+            .count()
+    };
+    assert_eq!((made("a"), made("b")), (1, 1), "what was refused is in no audit entry");
 }

@@ -46,8 +46,8 @@ struct Compiled {
 impl ArgumentSchema {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) naming each argument that is wrong.
-    pub(super) fn check(&self, schema: &Value, arguments: &Map<String, Value>) -> Result<()> {
-        let Some(compiled) = self.0.get_or_init(|| Compiled::of(schema).map(Arc::new)) else { return Ok(()) };
+    pub(super) fn check(&self, schema: impl FnOnce() -> Value, arguments: &Map<String, Value>) -> Result<()> {
+        let Some(compiled) = self.0.get_or_init(|| Compiled::of(&schema()).map(Arc::new)) else { return Ok(()) };
         let arguments = Value::Object(arguments.clone());
         if compiled.width.saturating_mul(values_in(&arguments)) > STEPS_MAX || compiled.validator.is_valid(&arguments) {
             return Ok(());
@@ -197,7 +197,7 @@ mod tests {
 
     fn told(schema: &Value, arguments: &Value) -> Vec<(String, String)> {
         let schema_of = ArgumentSchema::default();
-        match schema_of.check(schema, arguments.as_object().unwrap()) {
+        match schema_of.check(|| schema.clone(), arguments.as_object().unwrap()) {
             Ok(()) => Vec::new(),
             Err(error) => {
                 assert_eq!(error.context().phase, Some(Phase::NotSent));

@@ -105,9 +105,67 @@ impl Definitions {
         too_long("capabilities".to_owned(), &self.capabilities)
     }
 
+    /// The same, with `known` tools in the place of those that say the same word for
+    /// word: the instances of a service publish the same as a rule, and it is kept once.
+    pub(crate) fn sharing<'a>(self: &Arc<Self>, known: impl Fn(&str) -> Option<&'a Arc<Tool>>) -> Arc<Self> {
+        let shared = |tool: &Arc<Tool>| {
+            let known = known(tool.name().as_str());
+            Arc::clone(known.filter(|known| known.definition_text() == tool.definition_text()).unwrap_or(tool))
+        };
+        let tools: Vec<_> = self.tools.iter().map(shared).collect();
+        if tools.iter().zip(&self.tools).all(|(one, other)| Arc::ptr_eq(one, other)) {
+            return Arc::clone(self);
+        }
+        Arc::new(Self { tools, ..Self::clone(self) })
+    }
+
     /// The tool of this name.
     #[must_use]
     pub fn tool(&self, name: &str) -> Option<&Arc<Tool>> {
         self.tools.iter().find(|tool| tool.name().as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn tool(definition: Value) -> Arc<Tool> {
+        Arc::new(Tool::parse(definition).unwrap())
+    }
+
+    #[test]
+    fn only_what_is_equal_word_for_word_is_kept_once() {
+        let schema = json!({"type": "object", "x": 1});
+        let known =
+            [tool(json!({"name": "a", "inputSchema": schema})), tool(json!({"name": "b", "inputSchema": schema}))];
+        let reordered = json!({"x": 1, "type": "object"});
+        let tools = vec![
+            tool(json!({"name": "a", "inputSchema": schema})),
+            tool(json!({"name": "b", "inputSchema": reordered})),
+            tool(json!({"name": "c", "inputSchema": schema})),
+        ];
+        let (protocol_version, server_info, capabilities) = (String::new(), Value::Null, Value::Null);
+        let (rejected, prompts, resources) = (Vec::new(), Vec::new(), Vec::new());
+        let (instructions, resource_templates, listed_at) = (None, Vec::new(), Timestamp::UNIX_EPOCH);
+        let definitions = Arc::new(Definitions {
+            protocol_version,
+            server_info,
+            instructions,
+            capabilities,
+            tools,
+            rejected,
+            prompts,
+            resources,
+            resource_templates,
+            listed_at,
+        });
+        let shared = definitions.sharing(|name| known.iter().find(|tool| tool.name().as_str() == name));
+        assert!(shared.same_as(&definitions));
+        assert!(Arc::ptr_eq(&shared.tools[0], &known[0]));
+        assert!(Arc::ptr_eq(&shared.tools[1], &definitions.tools[1]) && shared.tools[1] == known[1]);
+        assert!(Arc::ptr_eq(&shared.tools[2], &definitions.tools[2]));
+        assert!(Arc::ptr_eq(&definitions.sharing(|_| None), &definitions));
     }
 }

@@ -14,6 +14,7 @@ mod sensitive;
 mod service;
 mod suspicious;
 mod tool;
+mod tool_text;
 
 pub use definitions::{Definitions, RejectedTool};
 pub use endpoint::{Endpoint, HttpEndpoint, OpenApiEndpoint, StdioEndpoint, UrlEndpoint};

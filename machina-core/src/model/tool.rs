@@ -1,12 +1,16 @@
 //! Tools: what a server publishes, what a caller sends, and what comes back.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::arguments::ArgumentSchema;
 use super::name::{ServiceName, Tag, ToolName};
 use super::suspicious::suspicious;
+use super::tool_text::{ToolText, tree};
 use crate::error::{Error, Result};
 
 /// The largest tool definition that is accepted, in bytes of JSON.
@@ -17,15 +21,17 @@ const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Tool {
     name: ToolName,
-    /// Hex SHA-256 of the definition in canonical form.
-    hash: String,
-    /// The definition, word for word.
-    definition: Value,
+    hash: ToolHash,
+    definition: ToolText,
     #[serde(skip)]
     arguments: ArgumentSchema,
     #[serde(skip)]
-    suspicious: Vec<String>,
+    suspicious: Box<[String]>,
 }
+
+/// Hex SHA-256 of a definition in canonical form.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct ToolHash([u8; 64]);
 
 /// What a server says about a tool's effects. Hints: only to be believed where
 /// the operator says so.
@@ -57,15 +63,45 @@ impl Tool {
         if object.get("outputSchema").is_some_and(|schema| !schema.is_object() && !schema.is_null()) {
             return Err(Error::invalid_field("outputSchema", "must be a JSON Schema object"));
         }
-        let bytes = definition.to_string().len();
+        let json = definition.to_string();
+        let bytes = json.len();
         if bytes > DEFINITION_BYTES_MAX {
             let detail = format!("must have at most {DEFINITION_BYTES_MAX} bytes of JSON, has {bytes}");
             return Err(Error::invalid_field("tool", detail));
         }
-        let hash = hash_of(object)?;
-        let mut tool = Self { name, hash, definition, arguments: ArgumentSchema::default(), suspicious: Vec::new() };
-        tool.suspicious = tool.look_closer();
-        Ok(tool)
+        let (text, _) = ToolText::of(&json).ok_or_else(|| Error::invalid_field("tool", "cannot be read"))?;
+        Ok(Self::new(name, hash_of(object)?, text))
+    }
+
+    /// A tool that was accepted and kept: what [`Tool::parse`] made of this
+    /// definition, which is compact JSON, with the hash that it had. It is not taken
+    /// anew, as that would take most of the time in which a registry is opened.
+    ///
+    /// # Errors
+    /// As [`Tool::parse`], and for a definition that is no JSON.
+    pub fn kept(definition: &str, hash: &str) -> Result<Self> {
+        let known = ToolText::of(definition).filter(|(text, _)| {
+            let objects = [text.input_schema(), text.output_schema()]
+                .iter()
+                .all(|schema| matches!(schema.as_bytes().first(), None | Some(b'{')));
+            objects && definition.len() <= DEFINITION_BYTES_MAX
+        });
+        let tool = known
+            .zip(ToolHash::read(hash))
+            .and_then(|((text, name), hash)| Some(Self::new(ToolName::new(&name).ok()?, hash, text)));
+        if let Some(tool) = tool {
+            return Ok(tool);
+        }
+        let no_json = |error| Error::invalid_field("tool", "must be JSON").caused_by(error);
+        Self::parse(serde_json::from_str(definition).map_err(no_json)?)
+    }
+
+    fn new(name: ToolName, hash: ToolHash, definition: ToolText) -> Self {
+        let texts =
+            [("name", Some(name.as_str())), ("description", definition.description()), ("title", definition.title())];
+        let texts = texts.into_iter().filter_map(|(field, text)| Some((field, text?)));
+        let suspicious = texts.flat_map(|(field, text)| suspicious(field, text)).collect();
+        Self { name, hash, definition, arguments: ArgumentSchema::default(), suspicious }
     }
 
     /// Its name, unique within its server.
@@ -77,25 +113,37 @@ impl Tool {
     /// Hex SHA-256 of what a caller relies on; changes when the tool changes.
     #[must_use]
     pub fn hash(&self) -> &str {
-        &self.hash
+        self.hash.as_str()
     }
 
-    /// The definition as the server sent it.
+    /// The definition as the server sent it; parsed anew each time.
     #[must_use]
-    pub fn definition(&self) -> &Value {
-        &self.definition
+    pub fn definition(&self) -> Value {
+        tree(self.definition.json())
+    }
+
+    /// The definition as the server sent it, as compact JSON.
+    #[must_use]
+    pub fn definition_text(&self) -> &str {
+        self.definition.json()
+    }
+
+    /// The definition as the server sent it, but with another name in its place.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Box<RawValue> {
+        self.definition.renamed(name)
     }
 
     /// The title for people, where there is one.
     #[must_use]
     pub fn title(&self) -> Option<&str> {
-        self.definition["title"].as_str().or_else(|| self.definition["annotations"]["title"].as_str())
+        self.definition.title()
     }
 
     /// The description; empty where there is none.
     #[must_use]
     pub fn description(&self) -> &str {
-        self.definition["description"].as_str().unwrap_or_default()
+        self.definition.description().unwrap_or_default()
     }
 
     /// Characters in the name, title or description that a reader does not see, or
@@ -105,16 +153,28 @@ impl Tool {
         &self.suspicious
     }
 
-    fn look_closer(&self) -> Vec<String> {
-        let texts = [("name", self.name.as_str()), ("description", self.description())];
-        let title = self.title().map(|title| ("title", title));
-        texts.into_iter().chain(title).flat_map(|(field, text)| suspicious(field, text)).collect()
+    /// The JSON Schema of the arguments; parsed anew each time.
+    #[must_use]
+    pub fn input_schema(&self) -> Value {
+        tree(self.definition.input_schema())
     }
 
-    /// The JSON Schema of the arguments.
+    /// The same as compact JSON.
     #[must_use]
-    pub fn input_schema(&self) -> &Value {
-        &self.definition["inputSchema"]
+    pub fn input_schema_text(&self) -> &str {
+        self.definition.input_schema()
+    }
+
+    /// The JSON Schema of what the tool answers, where there is one, as compact JSON.
+    #[must_use]
+    pub fn output_schema_text(&self) -> Option<&str> {
+        Some(self.definition.output_schema()).filter(|schema| !schema.is_empty())
+    }
+
+    /// The names of the arguments, in alphabetical order.
+    #[must_use]
+    pub fn argument_names(&self) -> Vec<String> {
+        self.definition.arguments()
     }
 
     /// Holds the arguments of a call against the schema. One that could cost too
@@ -124,36 +184,55 @@ impl Tool {
     /// [`Invalid`](crate::ErrorKind::Invalid), not sent, naming each argument that is
     /// wrong and what would be right.
     pub fn check_arguments(&self, arguments: &Map<String, Value>) -> Result<()> {
-        self.arguments.check(self.input_schema(), arguments)
+        self.arguments.check(|| self.input_schema(), arguments)
     }
 
     /// What the server says about the tool's effects.
     #[must_use]
     pub fn hints(&self) -> ToolHints {
-        let hint = |name: &str| self.definition["annotations"][name].as_bool().unwrap_or(false);
-        ToolHints { read_only: hint("readOnlyHint"), idempotent: hint("idempotentHint") }
+        self.definition.hints()
     }
 
     /// Tags that the server put on the tool (FastMCP's `_meta._fastmcp.tags`, or `tags`).
     #[must_use]
     pub fn tags(&self) -> Vec<Tag> {
-        let meta = &self.definition["_meta"];
-        [&self.definition["tags"], &meta["_fastmcp"]["tags"], &meta["fastmcp"]["tags"]]
-            .into_iter()
-            .filter_map(Value::as_array)
-            .flatten()
-            .filter_map(|tag| Tag::new(tag.as_str()?).ok())
-            .collect()
+        self.definition.tags()
     }
 }
 
-fn hash_of(object: &Map<String, Value>) -> Result<String> {
+impl ToolHash {
+    fn of(bytes: &[u8]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(Sha256::digest(bytes)) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        }
+        Self(digits)
+    }
+
+    /// `None` unless it is one.
+    fn read(text: &str) -> Option<Self> {
+        let digits: [u8; 64] = text.as_bytes().try_into().ok()?;
+        digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(digits))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits are ASCII")
+    }
+}
+
+impl Serialize for ToolHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+fn hash_of(object: &Map<String, Value>) -> Result<ToolHash> {
     const RELIED_UPON: [&str; 6] = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
-    let relied: Map<String, Value> =
-        RELIED_UPON.iter().filter_map(|key| Some(((*key).to_owned(), object.get(*key)?.clone()))).collect();
+    let relied: BTreeMap<&str, &Value> = RELIED_UPON.iter().filter_map(|key| Some((*key, object.get(*key)?))).collect();
     let canonical = serde_json_canonicalizer::to_vec(&relied)
         .map_err(|error| Error::invalid_field("tool", format!("has no canonical form: {error}")))?;
-    Ok(Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(ToolHash::of(&canonical))
 }
 
 /// A call of a tool.
@@ -193,6 +272,7 @@ impl ToolResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use serde_json::json;
 
     fn definition() -> Value {
@@ -218,6 +298,35 @@ mod tests {
         changed["description"] = json!("new");
         assert_ne!(Tool::parse(changed).unwrap().hash(), base.hash());
         assert_eq!(base.hash().len(), 64);
+    }
+
+    #[test]
+    fn the_hash_is_the_one_that_pins_were_made_of() {
+        let definition = json!({"name": "t", "title": "T", "description": "é", "inputSchema": {"b": 1.50, "a": [true]},
+            "outputSchema": null, "annotations": {"readOnlyHint": true}, "x": 1});
+        let expected = "62be0596a808a523fb7efd42f5bd65b7a06f670e078a86cd1df819c30b22bd3f";
+        assert_eq!(Tool::parse(definition).unwrap().hash(), expected);
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_as_it_was() {
+        let tool = Tool::parse(definition()).unwrap();
+        let kept = Tool::kept(tool.definition_text(), tool.hash()).unwrap();
+        assert_eq!(kept, tool);
+        assert_eq!(kept.hints(), tool.hints());
+        // A hash that is none is taken anew.
+        assert_eq!(Tool::kept(tool.definition_text(), "0").unwrap(), tool);
+        for wrong in
+            ["{", "[]", r#"{"name":"t"}"#, r#"{"name":"t","inputSchema":[]}"#, r#"{"name":"","inputSchema":{}}"#]
+        {
+            assert_eq!(Tool::kept(wrong, tool.hash()).unwrap_err().kind(), ErrorKind::Invalid, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_counts_as_it_came_last() {
+        let twice = r#"{"name":"a","inputSchema":{},"name":"b"}"#;
+        assert_eq!(Tool::kept(twice, &"0".repeat(64)).unwrap().name().as_str(), "b");
     }
 
     #[test]

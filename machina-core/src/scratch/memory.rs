@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Admission, Rate, Scratch};
+use super::{Admission, Rate, Scratch, ScratchStanding};
 
 /// What an entry takes besides its key and its value, about.
 const ENTRY_BYTES: usize = 160;
@@ -176,6 +176,11 @@ impl Scratch for MemoryScratch {
 
     async fn put(&self, key: &str, value: &[u8], time: Duration) {
         self.keep(key, value.into(), time);
+    }
+
+    /// It is in this process.
+    fn standing(&self) -> Option<ScratchStanding> {
+        None
     }
 }
 

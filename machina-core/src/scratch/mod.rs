@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::Serialize;
 
 pub use memory::MemoryScratch;
 pub use rate::{Admission, Rate};
@@ -38,6 +40,22 @@ pub trait Scratch: fmt::Debug + Send + Sync + 'static {
 
     /// Keeps `value` under `key` for at most `time`.
     async fn put(&self, key: &str, value: &[u8], time: Duration);
+
+    /// Whether it can be asked now; `None` where it is never out of reach.
+    fn standing(&self) -> Option<ScratchStanding> {
+        None
+    }
+}
+
+/// Whether what replicas share beside their store can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ScratchStanding {
+    /// Whether there is a connection. Without one, every replica counts and keeps
+    /// answers by itself, and hears of changes by asking the store.
+    pub connected: bool,
+    /// Since when that is so.
+    pub since: Timestamp,
 }
 
 /// What this process counts and keeps by itself, and what it shares with others.
@@ -50,6 +68,11 @@ pub(crate) struct Scratches {
 impl Scratches {
     pub(crate) fn new(shared: Option<Arc<dyn Scratch>>) -> Self {
         Self { own: MemoryScratch::new(), shared }
+    }
+
+    /// Whether the others can be asked; `None` where nothing is shared.
+    pub(crate) fn standing(&self) -> Option<ScratchStanding> {
+        self.shared.as_ref()?.standing()
     }
 
     /// Counts one call under `key`: among all replicas where they can be asked.

@@ -4,7 +4,8 @@
 use axum::Extension;
 use axum::extract::State;
 use machina_core::{
-    Error, HealthState, Overview, Reason, Scoped, ServiceHealth, ServiceName, StoreStanding, Timestamp, now,
+    Error, HealthState, Overview, Reason, Scoped, ScratchStanding, ServiceHealth, ServiceName, StoreStanding,
+    Timestamp, now,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -44,6 +45,10 @@ struct StoreStatus {
     detail: Option<String>,
     #[serde(flatten)]
     standing: StoreStanding,
+    /// Whether the Redis that replicas share beside the store is connected; absent
+    /// where there is none. It is never needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<ScratchStanding>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -63,7 +68,8 @@ pub(super) async fn status(
     parameters.none()?;
     let failing = app.machina.ready().await.err();
     let detail = failing.map(|error| error.message().to_owned());
-    let store = StoreStatus { ready: detail.is_none(), detail, standing: app.machina.standing() };
+    let (standing, redis) = (app.machina.standing(), app.machina.scratch_standing());
+    let store = StoreStatus { ready: detail.is_none(), detail, standing, redis };
     let (as_of, overview) = (now(), caller.overview());
     Ok(axum::Json(Status {
         name: "machina",
@@ -110,7 +116,15 @@ pub(super) async fn ready(
     let checks = json!({
         "store": if standing.stale { "stale" } else { "ok" }, "revision": standing.revision, "as_of": standing.as_of,
         "lag_ms": standing.lag_ms, "replica": standing.replica, "services": app.machina.view().len(),
-        "started_at": app.started_at,
+        "started_at": app.started_at, "redis": redis(app.machina.scratch_standing()),
     });
     Ok(axum::Json(if verbose { json!({"status": "ready", "checks": checks}) } else { json!({"status": "ready"}) }))
+}
+
+/// What is shared beside the store is never needed, so it makes no server unready.
+fn redis(standing: Option<ScratchStanding>) -> Value {
+    standing.map_or(
+        Value::Null,
+        |ScratchStanding { connected, since }| json!({"status": if connected { "ok" } else { "away" }, "since": since}),
+    )
 }

@@ -45,6 +45,16 @@ impl Server {
     pub(crate) async fn with(config: ServerConfig, core: Config, extra: impl Into<Extensions>) -> Self {
         let sim = SimConnector::default();
         let machina = Machina::builder().config(core).connector(std::sync::Arc::new(sim.clone())).open().await.unwrap();
+        Self::of(machina, sim, config, extra).await
+    }
+
+    /// A server of this registry, whose instances are those of `sim`.
+    pub(crate) async fn of(
+        machina: Machina,
+        sim: SimConnector,
+        config: ServerConfig,
+        extra: impl Into<Extensions>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = router_with(machina.clone(), &config, extra);

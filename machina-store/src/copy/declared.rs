@@ -21,6 +21,8 @@ pub(super) struct Declared {
     deletions: Vec<Change>,
     /// Each with what must be true: a service with its definitions, or a group.
     units: Vec<Batch>,
+    /// Which services are there, and stay as they are.
+    pub(super) kept: HashSet<ServiceId>,
     pub(super) services_before: u64,
     pub(super) definitions_before: u64,
     pub(super) groups_before: u64,
@@ -75,30 +77,31 @@ impl Declared {
         let mut plan = Self {
             deletions: Vec::new(),
             units: Vec::new(),
+            kept: HashSet::new(),
             services_before: 0,
             definitions_before: 0,
             groups_before: 0,
         };
-        let mut kept = HashSet::new();
         for service in &theirs.services {
             if known.has(service, theirs)? {
-                kept.insert(service.id);
+                plan.kept.insert(service.id);
             }
         }
-        for service in ours.services.iter().filter(|service| !kept.contains(&service.id)) {
+        for service in ours.services.iter().filter(|service| !plan.kept.contains(&service.id)) {
             if !replace {
                 return Err(other_content(&format!("service `{}`", service.name())));
             }
             plan.deletions.push(Change::DeleteService { id: service.id, name: service.name().clone() });
         }
         for service in &theirs.services {
-            plan.service(service, theirs, ours, kept.contains(&service.id));
+            plan.service(service, theirs, ours);
         }
         plan.groups(theirs, ours, replace)?;
         Ok(plan)
     }
 
-    fn service(&mut self, service: &Arc<Service>, theirs: &Image, ours: &Image, is_kept: bool) {
+    fn service(&mut self, service: &Arc<Service>, theirs: &Image, ours: &Image) {
+        let is_kept = self.kept.contains(&service.id);
         let mut unit = Batch::default();
         if is_kept {
             self.services_before += 1;

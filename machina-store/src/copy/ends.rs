@@ -1,21 +1,21 @@
 //! The two stores of a copy: which they may be, and how they are opened. The one
 //! that is read is not changed by that, and not made if it is not there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use machina_core::{Backend, Error, Result};
+use machina_core::{Error, Result};
 use tempfile::TempDir;
 
+use crate::Opened;
 use crate::address::Address;
 #[cfg(feature = "postgres")]
 use crate::postgres::PostgresStore;
 use crate::sqlite::snapshot;
 
 /// Both stores, open.
-#[derive(Debug)]
 pub(super) struct Ends {
-    pub(super) from: Backend,
-    pub(super) to: Backend,
+    pub(super) from: Opened,
+    pub(super) to: Opened,
     /// Where what a SQLite file holds is meanwhile.
     _read: Option<TempDir>,
 }
@@ -26,27 +26,27 @@ impl Ends {
         refuse_one_store(&source, &target)?;
         let (read, from) = match &source {
             Address::Sqlite(path) => {
-                let (directory, url) = taken(path).await?;
-                (Some(directory), crate::open(&url).await?)
+                let (directory, file) = taken(path).await?;
+                (Some(directory), Opened::open(&Address::Sqlite(file)).await?)
             }
             #[cfg(feature = "postgres")]
             Address::Postgres(address) => {
                 PostgresStore::check_made(address).await?;
-                (None, crate::open(from).await?)
+                (None, Opened::open(&source).await?)
             }
-            Address::Memory => (None, crate::open(from).await?),
+            Address::Memory => (None, Opened::open(&source).await?),
         };
-        match crate::open(to).await {
+        match Opened::open(&target).await {
             Ok(to) => Ok(Self { from, to, _read: read }),
             Err(error) => {
-                from.store.close().await?;
+                from.backend.store.close().await?;
                 Err(error)
             }
         }
     }
 
     pub(super) async fn close(self) -> Result<()> {
-        let (from, to) = (self.from.store.close().await, self.to.store.close().await);
+        let (from, to) = (self.from.backend.store.close().await, self.to.backend.store.close().await);
         to.and(from)
     }
 }
@@ -85,12 +85,11 @@ fn is_one_file(one: &Path, other: &Path) -> bool {
     one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-/// What a SQLite file holds now, in a directory of its own, and its address.
-async fn taken(path: &Path) -> Result<(TempDir, String)> {
+/// What a SQLite file holds now, in a file in a directory of its own.
+async fn taken(path: &Path) -> Result<(TempDir, PathBuf)> {
     let cannot = |error| Error::unavailable(format!("there is no temporary directory: {error}"));
     let directory = tempfile::Builder::new().prefix("machina-copy-").tempdir().map_err(cannot)?;
     let file = directory.path().join("read.db");
     snapshot(path, &file).await?;
-    let url = format!("sqlite:{}", file.display());
-    Ok((directory, url))
+    Ok((directory, file))
 }

@@ -4,20 +4,23 @@
 //! nothing in the store that it reads, and refuses to mix what it copies with
 //! other content.
 
+mod configs;
 mod content;
 mod declared;
 mod ends;
 mod journal;
 mod replies;
 
-use machina_core::{Backend, EntryKind, Error, Image, Result, Revision};
+use machina_core::{EntryKind, Error, Image, Result, Revision};
 use serde::Serialize;
 
+use self::configs::Histories;
 use self::content::Sum;
 use self::declared::Declared;
 use self::ends::Ends;
 use self::journal::History;
 use self::replies::Answers;
+use crate::Opened;
 
 /// How a copy is made.
 #[derive(Clone, Copy)]
@@ -52,6 +55,8 @@ pub enum CopyPart {
     Compare,
     /// Services with their definitions.
     Services,
+    /// Rows of the history of configurations.
+    Configurations,
     /// Entries of the journal.
     Entries,
     /// Answers to requests with an idempotency key.
@@ -73,6 +78,8 @@ pub struct Copied {
     pub definitions: Count,
     /// How many groups.
     pub groups: Count,
+    /// How many rows of the history of configurations.
+    pub configurations: Count,
     /// How many entries of the journal.
     pub entries: Count,
     /// How many answers to requests with an idempotency key.
@@ -93,8 +100,8 @@ pub struct Count {
 /// Copies the store at `from` to the store at `to`, which is made if need be.
 ///
 /// A copy holds the services with their secrets, identities and times, what their
-/// instances were last seen to publish, the groups, the journal, and the answers
-/// to requests with an idempotency key. Revisions are those of the target. What
+/// instances were last seen to publish, the groups, the history of configurations,
+/// the journal, and the answers to requests with an idempotency key. Revisions are those of the target. What
 /// the registry finds out anew is not copied: health and heartbeats.
 ///
 /// A SQLite file is read as of one moment, also while a server uses it. Of other
@@ -118,60 +125,68 @@ pub async fn copy(from: &str, to: &str, options: CopyOptions<'_>) -> Result<Copi
     closed.map(|()| copied)
 }
 
-async fn between(from: &Backend, to: &Backend, options: CopyOptions<'_>) -> Result<Copied> {
-    let (theirs, ours) = (from.store.load().await?, to.store.load().await?);
+async fn between(from: &Opened, to: &Opened, options: CopyOptions<'_>) -> Result<Copied> {
+    let (theirs, ours) = (from.backend.store.load().await?, to.backend.store.load().await?);
     let declared = Declared::plan(&theirs, &ours, options.replace)?;
-    let history = History::plan(from, to, options).await?;
-    let answers = Answers::plan(from, to, options.replace).await?;
+    let histories = Histories::plan((from, &theirs), to, &declared.kept, options.replace).await?;
+    let history = History::plan(&from.backend, &to.backend, options).await?;
+    let answers = Answers::plan(&from.backend, &to.backend, options.replace).await?;
+    let expected = Content { image: &theirs, histories: &histories, history: &history, answers: &answers };
 
-    declared.carry_out(to, options).await?;
-    history.carry_out(from, to, options).await?;
-    answers.carry_out(from, to, options).await?;
+    declared.carry_out(&to.backend, options).await?;
+    histories.carry_out(from, to, options).await?;
+    history.carry_out(&from.backend, &to.backend, options).await?;
+    answers.carry_out(&from.backend, &to.backend, options).await?;
 
-    let now = to.store.load().await?;
-    let expected = sum(&theirs, &history, &answers)?;
-    let entries = journal::sums(to, options, CopyPart::Verify).await?;
-    let found = Found { image: &now, entries: &entries, replies: answers.sum_of(to).await? };
-    found.check(&theirs, &history, &answers)?;
+    let now = to.backend.store.load().await?;
+    expected.check(to, &now, options).await?;
     let definitions = Count { total: now.definitions.len() as u64, before: declared.definitions_before };
     Ok(Copied {
-        sha256: expected.hex(),
+        sha256: expected.sum()?.hex(),
         revision: now.revision,
         services: Count { total: now.services.len() as u64, before: declared.services_before },
         definitions,
         groups: Count { total: now.groups.len() as u64, before: declared.groups_before },
+        configurations: histories.count(),
         entries: history.count(),
         replies: answers.count(),
-        left_out: answers.left_out(),
+        left_out: histories.left_out().into_iter().chain(answers.left_out()).collect(),
     })
 }
 
-/// The sum of everything that is copied.
-fn sum(image: &Image, history: &History, answers: &Answers) -> Result<Sum> {
-    let mut whole = content::of_image(image)?;
-    for kind in EntryKind::ALL {
-        whole.add_sum(history.sum(*kind));
-    }
-    whole.add_sum(answers.sum());
-    Ok(whole)
-}
-
-/// What is in the target at the end.
-struct Found<'a> {
+/// Everything that is copied.
+struct Content<'a> {
     image: &'a Image,
-    entries: &'a [Sum],
-    replies: Sum,
+    histories: &'a Histories,
+    history: &'a History,
+    answers: &'a Answers,
 }
 
-impl Found<'_> {
-    fn check(&self, theirs: &Image, history: &History, answers: &Answers) -> Result<()> {
+impl Content<'_> {
+    fn sum(&self) -> Result<Sum> {
+        let mut whole = content::of_image(self.image)?;
+        whole.add_sum(self.histories.sum());
+        for kind in EntryKind::ALL {
+            whole.add_sum(self.history.sum(*kind));
+        }
+        whole.add_sum(self.answers.sum());
+        Ok(whole)
+    }
+
+    /// Compares it with what is in the target in the end.
+    async fn check(&self, to: &Opened, now: &Image, options: CopyOptions<'_>) -> Result<()> {
         let mut different = Vec::new();
-        if content::of_image(self.image)? != content::of_image(theirs)? {
+        if content::of_image(now)? != content::of_image(self.image)? {
             different.push("services or groups".to_owned());
         }
-        let kinds = EntryKind::ALL.iter().zip(self.entries);
-        different.extend(kinds.filter(|(kind, sum)| history.sum(**kind) != *sum).map(|(kind, _)| format!("{kind:?}")));
-        if self.replies != *answers.sum() {
+        if self.histories.sum_of(to).await? != *self.histories.sum() {
+            different.push("history of configurations".to_owned());
+        }
+        let entries = journal::sums(&to.backend, options, CopyPart::Verify).await?;
+        let kinds = EntryKind::ALL.iter().zip(entries);
+        different
+            .extend(kinds.filter(|(kind, sum)| self.history.sum(**kind) != sum).map(|(kind, _)| format!("{kind:?}")));
+        if self.answers.sum_of(&to.backend).await? != *self.answers.sum() {
             different.push("replies".to_owned());
         }
         if different.is_empty() {

@@ -169,8 +169,8 @@ impl Answers {
         self.count
     }
 
-    pub(super) fn left_out(&self) -> Vec<String> {
-        self.unsupported.iter().cloned().collect()
+    pub(super) fn left_out(&self) -> Option<String> {
+        self.unsupported.clone()
     }
 }
 

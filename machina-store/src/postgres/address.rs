@@ -22,6 +22,10 @@ const FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 const PARAMETERS: &str = "sslmode, sslrootcert, sslcert, sslkey, host, port, user, password, application_name, schema, \
                           connections_max, connect_timeout, statement_timeout and lock_timeout";
 
+/// What is said to whoever names a server and its standbys.
+const ONE_SERVER: &str = "names several servers, and must name one: give an address that leads to whichever takes \
+                          changes now, such as a virtual address, a DNS name that is moved, or a pooler before them";
+
 /// How long a transaction may keep others waiting whose process is stopped or cut
 /// off, in milliseconds: less than they wait for it.
 const IDLE_IN_TRANSACTION_MS: u32 = 4_000;
@@ -58,6 +62,9 @@ impl Eq for PostgresAddress {}
 impl PostgresAddress {
     /// Reads `url`, of which it is known that it begins with `postgres:` or `postgresql:`.
     pub(crate) fn parse(url: &str) -> Result<Self> {
+        if names_several(url) {
+            return Err(wrong(ONE_SERVER));
+        }
         let mut url = Url::parse(url).map_err(|error| wrong(&format!("is not an address: {error}")))?;
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         url.set_query(None);
@@ -66,6 +73,9 @@ impl PostgresAddress {
         }
         let mut own = Own::default();
         for (name, value) in &pairs {
+            if matches!(name.as_str(), "host" | "port") && value.contains(',') || name == "target_session_attrs" {
+                return Err(wrong(ONE_SERVER));
+            }
             if FOR_DRIVER.contains(&name.as_str()) {
                 url.query_pairs_mut().append_pair(name, value);
             } else {
@@ -174,6 +184,13 @@ fn schema(value: &str) -> Result<String> {
     }
 }
 
+/// Whether there is more than one server between the user and the database.
+fn names_several(url: &str) -> bool {
+    let authority =
+        url.split_once("://").map_or("", |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().is_some_and(|servers| servers.contains(','))
+}
+
 /// Seconds, with or without the letter.
 fn seconds(name: &str, value: &str) -> Result<Duration> {
     let number = value.strip_suffix('s').unwrap_or(value).parse().ok().filter(|number| (1..=3600).contains(number));
@@ -225,6 +242,17 @@ mod tests {
             assert!(error.message().contains(says) && !format!("{error:?}").contains("hunter2"), "{rest}: {error:?}");
         }
         assert!(!format!("{:?}", parse("").unwrap()).contains("hunter2"));
+        for several in [
+            "postgres://alice:hunter2@db1,db2/machina?target_session_attrs=read-write",
+            "postgres://alice:hunter2@db1:5432,db2:5433/machina",
+            "postgres://alice:hunter2@db/machina?host=db1,db2",
+            "postgres://alice:hunter2@db1/machina?target_session_attrs=read-write",
+        ] {
+            let error = PostgresAddress::parse(several).unwrap_err();
+            assert!(error.message().contains("names several servers, and must name one"), "{several}: {error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        assert!(PostgresAddress::parse("postgres://alice:a,b@db/machina").is_ok(), "a comma in a password");
         let error = PostgresAddress::parse("postgres://alice:hunter2@db:port/x").unwrap_err();
         assert!(error.message().contains("invalid port") && !format!("{error:?}").contains("hunter2"), "{error:?}");
     }

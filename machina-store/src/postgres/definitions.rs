@@ -1,32 +1,22 @@
 //! What instances publish: written whole, read whole, word for word.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
-use machina_core::{Definitions, InstanceId, RejectedTool, Result, ServiceId, Tag, Timestamp, Tool};
-use serde::{Deserialize, Serialize};
+use machina_core::{Definitions, Error, InstanceId, Result, ServiceId, Tag};
+use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 
 use super::error::database_error;
-use super::statement::{as_rows, execute_listed, fetch_all, get, get_json, get_parsed, json, time, with_rows};
+use super::statement::{as_rows, execute_listed, fetch_all, get_json, get_parsed, json, time, with_rows};
 use crate::conflict;
-use crate::known_tools::KnownTools;
+use crate::published::{self, Head, Other, Publishing};
 
 /// What an instance was seen to publish.
 pub(super) type Seen<'a> = (ServiceId, InstanceId, &'a Definitions);
-
-/// Definitions but for their lists.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    protocol_version: String,
-    server_info: Value,
-    instructions: Option<String>,
-    capabilities: Value,
-    listed_at: Timestamp,
-}
 
 #[derive(Serialize)]
 struct PublishedRow<'a> {
@@ -55,11 +45,11 @@ struct ToolRow<'a> {
     name: &'a str,
     title: Option<&'a str>,
     description: &'a str,
-    input_schema: &'a Value,
-    output_schema: Option<&'a Value>,
+    input_schema: &'a RawValue,
+    output_schema: Option<&'a RawValue>,
     tags: Vec<Tag>,
     hash: &'a str,
-    definition: String,
+    definition: &'a str,
 }
 
 const INSERT_TOOLS: &str = "\
@@ -72,10 +62,8 @@ const INSERT_TOOLS: &str = "\
 #[derive(Serialize)]
 struct OtherRow<'a> {
     instance_id: InstanceId,
-    kind: &'static str,
-    position: usize,
-    name: Option<&'a str>,
-    definition: String,
+    #[serde(flatten)]
+    other: Other<'a>,
 }
 
 const INSERT_OTHERS: &str = "\
@@ -130,102 +118,40 @@ fn tools<'a>((service, instance, definitions): &Seen<'a>) -> impl Iterator<Item 
             name: tool.name().as_str(),
             title: tool.title(),
             description: tool.description(),
-            input_schema: tool.input_schema(),
-            output_schema: tool.definition().get("outputSchema").filter(|schema| !schema.is_null()),
+            input_schema: raw(tool.input_schema_text())?,
+            output_schema: tool.output_schema_text().map(raw).transpose()?,
             tags: tool.tags(),
             hash: tool.hash(),
-            definition: json(tool.definition())?,
+            definition: tool.definition_text(),
         })
     })
 }
 
+/// JSON that is written as it is.
+fn raw(json: &str) -> Result<&RawValue> {
+    serde_json::from_str(json).map_err(|error| Error::internal("a schema is no JSON").caused_by(error))
+}
+
 fn others<'a>((_, instance, definitions): &Seen<'a>) -> impl Iterator<Item = Result<OtherRow<'a>>> + use<'a> {
     let instance_id = *instance;
-    let lists = [
-        ("prompt", &definitions.prompts),
-        ("resource", &definitions.resources),
-        ("resource_template", &definitions.resource_templates),
-    ];
-    let listed = lists.into_iter().flat_map(move |(kind, list)| {
-        list.iter().enumerate().map(move |(position, one)| {
-            Ok(OtherRow { instance_id, kind, position, name: one["name"].as_str(), definition: json(one)? })
-        })
-    });
-    let rejected = definitions.rejected.iter().enumerate().map(move |(position, one)| {
-        let (kind, name) = ("rejected_tool", one.name.as_deref());
-        Ok(OtherRow { instance_id, kind, position, name, definition: json(one)? })
-    });
-    listed.chain(rejected)
+    published::others(definitions).map(move |other| Ok(OtherRow { instance_id, other: other? }))
 }
 
 /// What every instance was last seen to publish.
 pub(super) async fn load(connection: &mut PgConnection) -> Result<BTreeMap<InstanceId, Arc<Definitions>>> {
     let published = "SELECT id::text, published::text FROM instances WHERE published IS NOT NULL";
-    let mut found: HashMap<InstanceId, Definitions> = HashMap::new();
+    let mut publishing = Publishing::default();
     for row in fetch_all(connection, published).await? {
-        found.insert(get_parsed(&row, "id")?, without_lists(get_json(&row, "published")?));
+        publishing.begin(get_parsed(&row, "id")?, get_json(&row, "published")?);
     }
-    let tools = "SELECT instance_id::text, name, definition::text FROM tools ORDER BY instance_id, position";
-    let mut known = KnownTools::default();
+    let tools = "SELECT instance_id::text, name, hash, definition::text FROM tools ORDER BY instance_id, position";
     let mut rows = sqlx::query(tools).fetch(&mut *connection);
     while let Some(row) = rows.try_next().await.map_err(database_error)? {
-        if let Some(definitions) = found.get_mut(&get_parsed(&row, "instance_id")?) {
-            add_tool(definitions, &row, &mut known)?;
-        }
+        publishing.add_tool(&row)?;
     }
     drop(rows);
     let others =
         "SELECT instance_id::text, kind, definition::text FROM definitions ORDER BY instance_id, kind, position";
-    for row in fetch_all(connection, others).await? {
-        if let Some(definitions) = found.get_mut(&get_parsed(&row, "instance_id")?) {
-            add_other(definitions, &row)?;
-        }
-    }
-    Ok(found.into_iter().map(|(id, definitions)| (id, Arc::new(definitions))).collect())
-}
-
-fn without_lists(head: Head) -> Definitions {
-    Definitions {
-        protocol_version: head.protocol_version,
-        server_info: head.server_info,
-        instructions: head.instructions,
-        capabilities: head.capabilities,
-        tools: Vec::new(),
-        rejected: Vec::new(),
-        prompts: Vec::new(),
-        resources: Vec::new(),
-        resource_templates: Vec::new(),
-        listed_at: head.listed_at,
-    }
-}
-
-/// A tool that an earlier version accepted and this one does not is rejected
-/// like any other; it hides none of its siblings.
-fn add_tool(definitions: &mut Definitions, row: &PgRow, known: &mut KnownTools) -> Result<()> {
-    let text: &str = get(row, "definition")?;
-    if let Some(tool) = known.get(text) {
-        definitions.tools.push(tool);
-        return Ok(());
-    }
-    match Tool::parse(get_json(row, "definition")?).map(Arc::new) {
-        Ok(tool) => {
-            known.put(text, &tool);
-            definitions.tools.push(tool);
-        }
-        Err(error) => {
-            let (name, reason) = (Some(get(row, "name")?), error.message().to_owned());
-            definitions.rejected.push(RejectedTool { name, reason });
-        }
-    }
-    Ok(())
-}
-
-fn add_other(definitions: &mut Definitions, row: &PgRow) -> Result<()> {
-    match get::<&str>(row, "kind")? {
-        "prompt" => definitions.prompts.push(get_json(row, "definition")?),
-        "resource" => definitions.resources.push(get_json(row, "definition")?),
-        "resource_template" => definitions.resource_templates.push(get_json(row, "definition")?),
-        _ => definitions.rejected.push(get_json(row, "definition")?),
-    }
-    Ok(())
+    fetch_all(connection, others).await?.iter().try_for_each(|row| publishing.add_other(row))?;
+    Ok(publishing.finish())
 }

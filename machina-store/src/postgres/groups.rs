@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use machina_core::{Group, GroupName, GroupSpec, Result, Revision, ToolMode, ToolPrefix};
+use machina_core::{Group, GroupName, Result, Revision, ToolMode, ToolPrefix};
 use serde::Serialize;
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 
 use super::statement::{
-    as_rows, execute_listed, fetch_all, fetch_listed, get, get_json, get_parsed, get_revision, json, time, utc,
-    with_rows,
+    as_rows, execute_listed, fetch_all, fetch_listed, get_parsed, get_revision, json, time, utc, with_rows,
 };
+use crate::declared;
+
 #[derive(Serialize)]
 struct GroupRow<'a> {
     name: &'a str,
@@ -100,15 +100,7 @@ const LOAD: &str = concat!(
 
 /// Every group, by name.
 pub(super) async fn load(connection: &mut PgConnection) -> Result<Vec<Arc<Group>>> {
-    fetch_all(connection, LOAD).await?.iter().map(|row| group(row).map(Arc::new)).collect()
-}
-
-fn group(row: &PgRow) -> Result<Group> {
-    let spec: GroupSpec = get_json(row, "body")?;
-    let mut group = Group::new(spec, get_parsed(row, "created_at")?, get::<String>(row, "updated_by")?);
-    group.updated_at = get_parsed(row, "updated_at")?;
-    group.revision = get_revision(row, "revision")?;
-    Ok(group)
+    fetch_all(connection, LOAD).await?.iter().map(|row| declared::group(row).map(Arc::new)).collect()
 }
 
 /// The revisions of the groups of these names.

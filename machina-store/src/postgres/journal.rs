@@ -6,31 +6,15 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use super::error::database_error;
-use super::statement::{as_rows, fetch, get, get_json, json, time, with_rows};
+use super::statement::{Rows, as_rows, fetch, get_json, json, time, with_rows};
+use crate::places::{self, place};
 
-/// Where entries of a kind are: the table, its column of time, and the word that
-/// tells kinds that share a table apart.
-pub(super) struct Place {
-    pub(super) table: &'static str,
-    pub(super) at: &'static str,
-    pub(super) kind: Option<&'static str>,
-}
-
-pub(super) const fn place(kind: EntryKind) -> Place {
-    match kind {
-        EntryKind::Transition => Place { table: "health_checks", at: "checked_at", kind: Some("transition") },
-        EntryKind::Sample => Place { table: "health_checks", at: "checked_at", kind: Some("sample") },
-        EntryKind::Rollup => Place { table: "health_rollups", at: "until", kind: None },
-        EntryKind::Call => Place { table: "calls", at: "executed_at", kind: None },
-        EntryKind::Alert => Place { table: "alerts", at: "at", kind: None },
-        EntryKind::Audit => Place { table: "audit", at: "at", kind: None },
-    }
-}
-
-/// Appends entries, all or none.
+/// Appends entries, all or none. Their rows are made before the transaction begins:
+/// the server ends one that does nothing for some seconds.
 pub(super) async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<()> {
+    let rows = rows(entries)?;
     let mut transaction = connection.begin().await.map_err(database_error)?;
-    insert(&mut transaction, entries).await?;
+    put(&mut transaction, rows).await?;
     transaction.commit().await.map_err(database_error)
 }
 
@@ -54,16 +38,25 @@ const INSERTIONS: [&str; 5] = [
      FROM json_populate_recordset(NULL::health_rollups, $1::json)",
 ];
 
-/// Appends entries within a transaction: those of one table by one statement,
-/// because a busy router writes thousands a second.
+/// Appends the few entries of a batch within its transaction.
 pub(super) async fn insert(connection: &mut PgConnection, entries: &[Entry]) -> Result<()> {
+    put(connection, rows(entries)?).await
+}
+
+/// The rows of each table.
+fn rows(entries: &[Entry]) -> Result<Vec<Rows>> {
     let mut rows: [Vec<Value>; INSERTIONS.len()] = Default::default();
     for entry in entries {
         let (table, row) = row(entry)?;
         rows[table].push(row);
     }
+    rows.into_iter().map(|rows| as_rows(rows.into_iter().map(Ok))).collect()
+}
+
+/// Those of one table by one statement, because a busy router writes thousands a second.
+async fn put(connection: &mut PgConnection, rows: Vec<Rows>) -> Result<()> {
     for (rows, statement) in rows.into_iter().zip(INSERTIONS) {
-        with_rows(connection, statement, as_rows(rows.into_iter().map(Ok))?).await?;
+        with_rows(connection, statement, rows).await?;
     }
     Ok(())
 }
@@ -133,20 +126,15 @@ const fn object(kind: EntryKind) -> &'static str {
 
 /// Reads one page.
 pub(super) async fn read(connection: &mut PgConnection, query: &JournalQuery) -> Result<JournalPage> {
-    let mut rows = fetch(connection, &selection(query)).await?;
-    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|row| get(row, "id")).transpose()?;
-    let entries = rows.iter().map(|row| get_json(row, "entry")).collect::<Result<_>>()?;
-    Ok(JournalPage { entries, next })
+    let rows = fetch(connection, &selection(query)).await?;
+    places::page(rows, query.limit, |row| get_json(row, "entry"))
 }
 
 /// One row more than asked for tells whether there are more.
 fn selection(query: &JournalQuery) -> SelectStatement {
     let place = place(query.kind);
     let conditions = [
-        place.kind.map(|kind| Expr::col("kind").eq(kind)),
+        place.is_here(),
         query.service.as_ref().map(|name| Expr::col("service").eq(name.as_str())),
         query.instance.map(|id| Expr::col("instance_id").eq(Expr::val(id.to_string()).cast_as("uuid"))),
         query.since.map(|since| Expr::col(place.at).gte(Expr::val(time(since)).cast_as("timestamptz"))),

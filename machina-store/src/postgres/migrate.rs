@@ -4,12 +4,13 @@
 //! knows, and one with tables of another program in it.
 
 use machina_core::{Error, Result};
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::address::PostgresAddress;
 use super::error::database_error;
 use super::statement::{fetch_all, get};
+use crate::migrations;
 
 /// Every migration, in order; the version is the number in the file's name.
 const MIGRATIONS: [(i64, &str, &str); 2] = [
@@ -41,23 +42,14 @@ pub(super) async fn migrate(connection: &mut PgConnection, address: &PostgresAdd
         sqlx::query(sql).execute(&mut *transaction).await.map_err(database_error)?;
     }
     prepare(&mut transaction, address).await?;
-    migrator.run(&mut *transaction).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => Error::unsupported(format!(
-            "`{}` was written by a newer Machina: it has schema {version}, and this one knows only up to {}",
-            address.place(),
-            MIGRATIONS.len()
-        )),
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_error(error),
-        other => Error::internal(format!("the schema of `{}` cannot be brought up to date: {other}", address.place())),
-    })?;
+    // Not `run`, whose bounds hide from the compiler that the future may change threads.
+    let migrated = migrator.run_direct(None, &mut *transaction, false).await;
+    migrations::settle(migrated, &address.place(), &MIGRATIONS, database_error)?;
     transaction.commit().await.map_err(database_error)
 }
 
 fn migrator() -> Migrator {
-    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    };
-    let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
+    let mut migrator = migrations::migrator(&MIGRATIONS);
     migrator.dangerous_set_table_name(TABLE);
     // The driver's own lock is of the whole database, and waits for ever.
     migrator.set_locking(false);

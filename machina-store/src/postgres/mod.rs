@@ -5,6 +5,7 @@
 
 mod address;
 mod commit;
+mod configs;
 mod connect;
 mod definitions;
 mod error;
@@ -37,6 +38,7 @@ pub(crate) use self::address::PostgresAddress;
 use self::commit::{Ending, Writer};
 use self::error::{database_error, within};
 use self::listen::Wakes;
+use crate::remembered::Limits;
 
 /// How long more than the server's own limit an answer is waited for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +57,7 @@ pub(crate) struct PostgresStore {
     generation: Mutex<String>,
     /// Tells this opening of the database from others.
     run: String,
-    reply_limits: replies::Limits,
+    reply_limits: Limits,
 }
 
 impl PostgresStore {
@@ -73,7 +75,7 @@ impl PostgresStore {
             patience: address.statement_timeout + GRACE,
             generation: Mutex::new(generation),
             run,
-            reply_limits: replies::Limits::default(),
+            reply_limits: Limits::default(),
         })
     }
 

@@ -2,30 +2,12 @@
 //! work begins, for every replica. It refuses to forget an answer to make room:
 //! bodies go first, and then further requests are refused.
 
-use std::time::Duration;
-
-use machina_core::{Begun, Claim, Error, Keep, Remembered, Reply, ReplyKey, ReplyProgress, Result, Timestamp};
-use sqlx::postgres::PgRow;
+use machina_core::{Begun, Claim, Keep, Remembered, Reply, ReplyKey, Result, Timestamp};
 use sqlx::{Connection, PgConnection};
 
 use super::error::database_error;
-use super::statement::{get, get_json, get_parsed, json, time, unreadable};
-
-/// How many requests are remembered, and how many bytes their answers have.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) entries_max: i64,
-    pub(super) bytes_max: i64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { entries_max: 100_000, bytes_max: 256 * 1024 * 1024 }
-    }
-}
-
-/// How many answers give way at once when bytes are short.
-const DROPPED_AT_ONCE: i64 = 100;
+use super::statement::{get, time};
+use crate::remembered::{self, DROPPED_AT_ONCE, Kept, Limits};
 
 const STALE: &str = "\
     DELETE FROM replies WHERE tenant = $1 AND principal = $2 AND key = $3 AND expires_at <= $4::timestamptz";
@@ -43,7 +25,7 @@ const COUNT: &str = "\
 /// A key is being worked on by the process that took it for as long as that is
 /// alive: this one, or another replica whose time has not run out.
 const KNOWN: &str = "\
-    SELECT request, status, headers::text, body, run = $4::uuid OR EXISTS ( \
+    SELECT request, status::bigint, headers::text, body, run = $4::uuid OR EXISTS ( \
         SELECT FROM replica AS r WHERE r.run = replies.run AND r.expires_at > statement_timestamp()) AS alive \
     FROM replies WHERE tenant = $1 AND principal = $2 AND key = $3";
 
@@ -60,13 +42,17 @@ pub(super) async fn begin(connection: &mut PgConnection, claim: &Claim, run: &st
             let count = sqlx::query(COUNT).bind(limits.entries_max).fetch_one(&mut *transaction).await;
             if get::<i64>(&count.map_err(database_error)?, "number")? > limits.entries_max {
                 // The transaction is rolled back when it is dropped.
-                return Err(no_room(limits.entries_max));
+                return Err(limits.no_room());
             }
             Some(Begun::New)
         } else {
             let known = sqlx::query(KNOWN).bind(tenant).bind(principal).bind(key).bind(run);
             let row = known.fetch_optional(&mut *transaction).await.map_err(database_error)?;
-            row.map(|row| Ok(Begun::Known { request: get(&row, "request")?, progress: progress(&row)? })).transpose()?
+            row.map(|row| {
+                let progress = remembered::progress(&row, get(&row, "alive")?)?;
+                Ok(Begun::Known { request: get(&row, "request")?, progress })
+            })
+            .transpose()?
         };
         transaction.commit().await.map_err(database_error)?;
         // Whoever had it let it go in between: then it may be free.
@@ -74,22 +60,6 @@ pub(super) async fn begin(connection: &mut PgConnection, claim: &Claim, run: &st
             return Ok(begun);
         }
     }
-}
-
-fn no_room(entries_max: i64) -> Error {
-    let message = format!("{entries_max} idempotency keys are remembered, which is as many as can be");
-    Error::overloaded(message).retry_after(Duration::from_secs(60))
-}
-
-fn progress(row: &PgRow) -> Result<ReplyProgress> {
-    let Some(status) = get::<Option<i32>>(row, "status")? else {
-        return Ok(if get(row, "alive")? { ReplyProgress::Running } else { ReplyProgress::Interrupted });
-    };
-    let status = u16::try_from(status).map_err(|error| unreadable("status", error))?;
-    Ok(match get::<Option<Vec<u8>>>(row, "body")? {
-        Some(body) => ReplyProgress::Answered(Reply { status, headers: get_json(row, "headers")?, body }),
-        None => ReplyProgress::NotKept(status),
-    })
 }
 
 const FINISH: &str = "\
@@ -111,20 +81,18 @@ pub(super) async fn finish(
     keep: Keep,
     limits: Limits,
 ) -> Result<()> {
-    let whole = keep == Keep::Whole;
-    let headers = json(&reply.headers)?;
-    let bytes = i64::try_from(reply.body.len() + headers.len()).unwrap_or(i64::MAX);
+    let kept = Kept::of(reply, keep)?;
     let finish = sqlx::query(FINISH)
         .bind(&key.tenant)
         .bind(&key.principal)
         .bind(&key.key)
-        .bind(i32::from(reply.status))
-        .bind(whole.then_some(headers))
-        .bind(whole.then_some(&reply.body))
-        .bind(if whole { bytes } else { 0 });
+        .bind(i32::from(kept.status))
+        .bind(kept.headers)
+        .bind(kept.body)
+        .bind(kept.bytes);
     finish.execute(&mut *connection).await.map_err(database_error)?;
-    while whole && bytes_kept(connection).await? > limits.bytes_max {
-        let dropped = sqlx::query(DROP_OLDEST).bind(DROPPED_AT_ONCE).execute(&mut *connection).await;
+    while kept.bytes > 0 && bytes_kept(connection).await? > limits.bytes_max {
+        let dropped = sqlx::query(DROP_OLDEST).bind(i64::from(DROPPED_AT_ONCE)).execute(&mut *connection).await;
         if dropped.map_err(database_error)?.rows_affected() == 0 {
             break;
         }
@@ -139,7 +107,7 @@ async fn bytes_kept(connection: &mut PgConnection) -> Result<i64> {
 /// What is remembered under the keys after `$1`, `$2`, `$3`, or under all if `$4`.
 const LIST: &str = "\
     SELECT tenant, principal, key, request, to_json(begun_at) #>> '{}' AS begun_at, \
-        to_json(expires_at) #>> '{}' AS expires_at, status, headers::text, body, run = $5::uuid OR EXISTS ( \
+        to_json(expires_at) #>> '{}' AS expires_at, status::bigint, headers::text, body, run = $5::uuid OR EXISTS ( \
         SELECT FROM replica AS r WHERE r.run = replies.run AND r.expires_at > statement_timestamp()) AS alive \
     FROM replies \
     WHERE $4 OR (tenant COLLATE \"C\", principal COLLATE \"C\", key COLLATE \"C\") > ($1, $2, $3) \
@@ -155,13 +123,10 @@ pub(super) async fn list(
     let (tenant, principal, key) = after.map_or(("", "", ""), |key| (&key.tenant, &key.principal, &key.key));
     let list = sqlx::query(LIST).bind(tenant).bind(principal).bind(key).bind(after.is_none()).bind(run);
     let rows = list.bind(i64::from(limit)).fetch_all(connection).await.map_err(database_error)?;
-    rows.iter().map(|row| Ok(Remembered { claim: claim(row)?, progress: progress(row)? })).collect()
-}
-
-fn claim(row: &PgRow) -> Result<Claim> {
-    let key = ReplyKey { tenant: get(row, "tenant")?, principal: get(row, "principal")?, key: get(row, "key")? };
-    let (at, until) = (get_parsed(row, "begun_at")?, get_parsed(row, "expires_at")?);
-    Ok(Claim { key, request: get(row, "request")?, at, until })
+    let one = |row| {
+        Ok(Remembered { claim: remembered::claim(row)?, progress: remembered::progress(row, get(row, "alive")?)? })
+    };
+    rows.iter().map(one).collect()
 }
 
 /// Frees `key`.

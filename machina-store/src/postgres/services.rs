@@ -1,25 +1,18 @@
 //! Services and their instances: the declaration whole, for Machina; its fields,
 //! for people; the secrets in a table of their own. Any number at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use machina_core::{AdminState, Error, Instance, InstanceId, Result, Revision, Service, ServiceId, ServiceSpec, Tag};
+use machina_core::{AdminState, Error, Instance, InstanceId, Result, Revision, Service, ServiceId, Tag};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 
+use super::configs;
 use super::error::database_error;
-use super::statement::{
-    as_rows, execute_listed, fetch_all, get, get_json, get_parsed, get_revision, json, time, utc, with_rows,
-};
+use super::statement::{as_rows, execute_listed, fetch_all, get, get_parsed, json, time, utc, with_rows};
 use crate::conflict;
-
-/// How many rows of its history of configurations a service keeps.
-const CONFIGS_MAX: i64 = 100;
-
-/// The secrets of a service by their place.
-pub(super) type Secrets = BTreeMap<String, String>;
+use crate::declared::{self, Secrets};
 
 #[derive(Serialize)]
 struct ServiceRow<'a> {
@@ -78,26 +71,6 @@ const UPSERT_SERVICES: &str = "\
         EXCLUDED.updated_at, EXCLUDED.updated_by) \
     RETURNING id::text, xmax = 0 AS is_new";
 
-const INSERT_CONFIGS: &str = "\
-    INSERT INTO service_configs (service_id, service_name, required, build_priority, enabled, environment_vars, \
-        config, revision, updated_by, updated_at) \
-    SELECT r.service_id, r.service_name, r.required, r.build_priority, r.enabled, r.environment_vars, r.config, \
-        r.revision, r.updated_by, r.updated_at \
-    FROM json_to_recordset($1::json) AS r (service_id uuid, service_name text, required boolean, build_priority text, \
-        enabled boolean, environment_vars jsonb, config jsonb, revision bigint, updated_by text, updated_at timestamptz) \
-    LEFT JOIN LATERAL ( \
-        SELECT * FROM service_configs AS c WHERE c.service_id = r.service_id ORDER BY c.id DESC LIMIT 1 \
-    ) AS latest ON true \
-    WHERE (latest.required, latest.build_priority, latest.enabled, latest.environment_vars, latest.config) \
-        IS DISTINCT FROM (r.required, r.build_priority, r.enabled, r.environment_vars, r.config)";
-
-const TRIM_CONFIGS: &str = "\
-    DELETE FROM service_configs WHERE id IN ( \
-        SELECT id FROM ( \
-            SELECT id, row_number() OVER (PARTITION BY service_id ORDER BY id DESC) AS place FROM service_configs \
-            WHERE service_id = ANY ($1::uuid[]) \
-        ) AS numbered WHERE place > $2)";
-
 /// Not as JSON, in which a NUL would be replaced: it is refused here.
 const INSERT_SECRETS: &str = "\
     INSERT INTO secrets (service_id, place, value) SELECT * FROM unnest ($1::uuid[], $2::text[], $3::text[])";
@@ -152,12 +125,7 @@ pub(super) async fn put(connection: &mut PgConnection, services: &[&Service], re
     }
     put_secrets(connection, services).await?;
     put_instances(connection, services).await?;
-    with_rows(connection, INSERT_CONFIGS, as_rows(rows.iter().map(Ok))?).await?;
-    if !old.is_empty() {
-        let trim = sqlx::query(TRIM_CONFIGS).bind(&old).bind(CONFIGS_MAX);
-        trim.execute(connection).await.map_err(database_error)?;
-    }
-    Ok(())
+    configs::append(connection, as_rows(rows.iter().map(Ok))?, &old).await
 }
 
 fn row(service: &Service, revision: Revision) -> Result<ServiceRow<'_>> {
@@ -273,27 +241,7 @@ const LOAD: &str = concat!(
 
 /// Every service, secrets in place.
 pub(super) async fn load(connection: &mut PgConnection) -> Result<Vec<Service>> {
-    let mut secrets: HashMap<ServiceId, Secrets> = HashMap::new();
-    for row in fetch_all(connection, "SELECT service_id::text, place, value FROM secrets").await? {
-        let of_service = secrets.entry(get_parsed(&row, "service_id")?).or_default();
-        of_service.insert(get(&row, "place")?, get(&row, "value")?);
-    }
+    let secrets = Secrets::of(&fetch_all(connection, "SELECT service_id::text, place, value FROM secrets").await?)?;
     let rows = fetch_all(connection, LOAD).await?;
-    rows.iter().map(|row| service(row, &secrets)).collect()
-}
-
-fn service(row: &PgRow, secrets: &HashMap<ServiceId, Secrets>) -> Result<Service> {
-    let id = get_parsed(row, "id")?;
-    let mut spec: ServiceSpec = get_json(row, "body")?;
-    if let Some(secrets) = secrets.get(&id) {
-        spec.restore_secrets(secrets);
-    }
-    Ok(Service {
-        id,
-        spec,
-        revision: get_revision(row, "revision")?,
-        created_at: get_parsed(row, "created_at")?,
-        updated_at: get_parsed(row, "updated_at")?,
-        updated_by: get(row, "updated_by")?,
-    })
+    rows.iter().map(|row| declared::service(row, &secrets)).collect()
 }

@@ -2,7 +2,7 @@
 //! tables of them as one JSON array, and come back by name. No SQL text with
 //! values in it passes here.
 
-use machina_core::{Error, Result, Revision, Timestamp};
+use machina_core::{Result, Timestamp};
 use sea_query::PostgresQueryBuilder;
 use sea_query_sqlx::{SqlxBinder, SqlxValues};
 use serde::Serialize;
@@ -10,6 +10,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row as _, Type};
 
 use super::error::database_error;
+use crate::record::columns_by;
+pub(super) use crate::record::{get_json, get_parsed, get_revision, json, revision_value, unreadable};
 
 /// How long the JSON of the rows of one statement may be; a single row may be longer.
 const ROWS_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -108,42 +110,11 @@ pub(super) fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, 
     row.try_get(column).map_err(database_error)
 }
 
-/// The value of a column of text that `T` is parsed from.
-pub(super) fn get_parsed<T: std::str::FromStr>(row: &PgRow, column: &str) -> Result<T>
-where
-    T::Err: std::fmt::Display,
-{
-    get::<&str>(row, column)?.parse().map_err(|error| unreadable(column, error))
-}
-
-/// The value of a column of revisions.
-pub(super) fn get_revision(row: &PgRow, column: &str) -> Result<Revision> {
-    u64::try_from(get::<i64>(row, column)?).map(Revision).map_err(|error| unreadable(column, error))
-}
-
-/// A revision as a parameter.
-pub(super) fn revision_value(revision: Revision) -> Result<i64> {
-    i64::try_from(revision.0).map_err(|_| Error::internal("the store has run out of revisions"))
-}
-
-/// The value of a column of text that holds JSON.
-pub(super) fn get_json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> Result<T> {
-    serde_json::from_str(get(row, column)?).map_err(|error| unreadable(column, error))
-}
+columns_by!(PgRow, get);
 
 /// A time as PostgreSQL and JSON take it.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.6}")
-}
-
-/// `value` as JSON text.
-pub(super) fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::internal("a record has no JSON form").caused_by(error))
-}
-
-/// The database holds something that no version of Machina wrote.
-pub(super) fn unreadable(column: &str, error: impl std::fmt::Display) -> Error {
-    Error::internal(format!("the database holds an unreadable `{column}`: {error}"))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use machina_core::{EntryKind, Result, Retention};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::error::database_error;
-use super::journal::{Place, place};
 use super::statement::{get, time};
+use crate::places::{Place, place};
 
 /// How many entries go at once.
 const BITE: u32 = 20_000;

@@ -13,7 +13,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{
     AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, PushInfo, PushKind, RedisError, RedisResult, Value, cmd,
 };
-use machina_core::{ReplicaId, Result};
+use machina_core::{ReplicaId, Result, ScratchStanding, Timestamp, now};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -45,7 +45,7 @@ pub(super) struct Link {
     channel: String,
     /// What this process signs its own wake-ups with, not to be woken by them.
     signature: String,
-    open: Mutex<Option<Open>>,
+    standing: Mutex<Standing>,
     /// Something may have been committed by another.
     woken: Arc<Notify>,
     /// Something was committed here.
@@ -61,6 +61,12 @@ struct Trouble {
     warned: Option<Instant>,
     /// Nothing was told since then that it is over.
     lasts: bool,
+}
+
+/// The connection that there is, if any, and since when that is so.
+struct Standing {
+    open: Option<Open>,
+    since: Timestamp,
 }
 
 /// A connection, and who is told when it is over.
@@ -79,7 +85,7 @@ impl Link {
             address,
             client,
             signature: ReplicaId::generate().to_string(),
-            open: Mutex::default(),
+            standing: Mutex::new(Standing { open: None, since: now() }),
             woken: Arc::default(),
             told: Notify::new(),
             has_told: AtomicBool::new(false),
@@ -89,7 +95,13 @@ impl Link {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.opened().is_some()
+        self.standing().open.is_some()
+    }
+
+    /// Whether there is a connection, and since when that is so.
+    pub(super) fn told_standing(&self) -> ScratchStanding {
+        let standing = self.standing();
+        ScratchStanding { connected: standing.open.is_some(), since: standing.since }
     }
 
     /// Waits for the end of the first attempt to connect.
@@ -115,7 +127,7 @@ impl Link {
         if self.has_told.swap(false, Ordering::Relaxed) {
             self.publish_once().await;
         }
-        self.opened().take();
+        self.standing().set(None);
     }
 
     /// Asks Redis; `None` when it is not there, or does not answer in time.
@@ -125,7 +137,7 @@ impl Link {
         F: FnOnce(MultiplexedConnection) -> A,
         A: Future<Output = RedisResult<T>>,
     {
-        let open = self.opened().clone()?;
+        let open = self.standing().open.clone()?;
         match question(open.connection).await {
             Ok(answer) => Some(answer),
             Err(error) => {
@@ -133,9 +145,9 @@ impl Link {
                 if is_over(&error) {
                     open.lost.notify_one();
                     // Whoever comes next does not wait for it, too.
-                    let mut now = self.opened();
-                    if now.as_ref().is_some_and(|now| Arc::ptr_eq(&now.lost, &open.lost)) {
-                        *now = None;
+                    let mut standing = self.standing();
+                    if standing.open.as_ref().is_some_and(|now| Arc::ptr_eq(&now.lost, &open.lost)) {
+                        standing.set(None);
                     }
                 }
                 None
@@ -150,13 +162,13 @@ impl Link {
             match self.connect().await {
                 Ok(open) => {
                     let (since, lost) = (Instant::now(), Arc::clone(&open.lost));
-                    *self.opened() = Some(open);
+                    self.standing().set(Some(open));
                     self.attempts.send_modify(|attempts| *attempts += 1);
                     self.rejoice();
                     // Nobody knows what was told meanwhile.
                     self.woken.notify_one();
                     self.watch(&lost).await;
-                    *self.opened() = None;
+                    self.standing().set(None);
                     self.complain("the connection with Redis is over", "it ended");
                     if since.elapsed() >= LASTING {
                         pause = RETRY_FIRST;
@@ -242,8 +254,18 @@ impl Link {
     }
 
     /// A few lines, none of which waits.
-    fn opened(&self) -> MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Standing {
+    /// Keeps the time where nothing changes.
+    fn set(&mut self, open: Option<Open>) {
+        if open.is_some() != self.open.is_some() {
+            self.since = now();
+        }
+        self.open = open;
     }
 }
 

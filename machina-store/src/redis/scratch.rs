@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::redis::{Script, cmd};
 use async_trait::async_trait;
-use machina_core::{Admission, Rate, Scratch};
+use machina_core::{Admission, Rate, Scratch, ScratchStanding};
 
 use super::Redis;
 
@@ -50,5 +50,9 @@ impl Scratch for Redis {
         let mut set = cmd("SET");
         set.arg(format!("machina:kept:{key}")).arg(value).arg("PX").arg(millis);
         let _: Option<()> = self.0.link.ask(async |mut on| set.query_async(&mut on).await).await;
+    }
+
+    fn standing(&self) -> Option<ScratchStanding> {
+        Some(self.0.link.told_standing())
     }
 }

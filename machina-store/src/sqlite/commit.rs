@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use machina_core::{AdminState, Batch, Change, Error, Instance, Precondition, Result, Revision, Service};
-use sea_query::{Expr, ExprTrait, OnConflict, Query, Value};
+use sea_query::{Expr, ExprTrait, OnConflict, Query};
 use sqlx::{Connection, SqliteConnection};
 
-use super::statement::{database_error, execute, fetch_first, get, insert, json, time, unreadable};
+use super::statement::{database_error, execute, fetch_first, get, get_revision, insert, json, time, unreadable};
 use super::{configs, definitions, groups, journal};
 use crate::conflict;
+use crate::record::revision_value;
 
 /// Commits `batch`; returns its revision and the changes as they are remembered.
 pub(super) async fn commit(connection: &mut SqliteConnection, batch: &Batch) -> Result<(Revision, Vec<Change>)> {
@@ -31,18 +32,7 @@ async fn next_revision(connection: &mut SqliteConnection) -> Result<Revision> {
     update.table("meta").value("revision", Expr::col("revision").add(1)).returning_col("revision");
     let row = fetch_first(connection, &update).await?;
     let row = row.ok_or_else(|| unreadable("revision", "there is none"))?;
-    revision_of(get(&row, "revision")?)
-}
-
-/// Reads a revision column.
-pub(super) fn revision_of(value: i64) -> Result<Revision> {
-    u64::try_from(value).map(Revision).map_err(|error| unreadable("revision", error))
-}
-
-/// A revision as a column.
-pub(super) fn revision_value(revision: Revision) -> Result<Value> {
-    let value = i64::try_from(revision.0).map_err(|_| Error::internal("the store has run out of revisions"))?;
-    Ok(value.into())
+    get_revision(&row, "revision")
 }
 
 async fn check(connection: &mut SqliteConnection, precondition: &Precondition) -> Result<()> {
@@ -64,7 +54,7 @@ async fn check(connection: &mut SqliteConnection, precondition: &Precondition) -
         (Precondition::Absent(name), Some(_)) => Err(conflict::name_is_taken(name.as_str())),
         (Precondition::AtRevision(id, _) | Precondition::Exists(id), None) => Err(conflict::service_is_gone(*id)),
         (Precondition::AtRevision(_, expected), Some(row)) => {
-            let revision = revision_of(get(&row, "revision")?)?;
+            let revision = get_revision(&row, "revision")?;
             conflict::check_service_revision(get(&row, "name")?, revision, *expected)
         }
         _ => Ok(()),
@@ -146,7 +136,7 @@ async fn upsert_service(connection: &mut SqliteConnection, service: &Service) ->
         ("repository_url", spec.repository_url.clone().into()),
         ("documentation_url", spec.documentation_url.clone().into()),
         ("body", json(spec)?.into()),
-        ("revision", revision_value(service.revision)?),
+        ("revision", revision_value(service.revision)?.into()),
         ("created_at", time(service.created_at).into()),
         ("updated_at", time(service.updated_at).into()),
         ("updated_by", service.updated_by.as_str().into()),

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use machina_core::{Error, ErrorKind, Result};
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, SqlitePool};
 
 use super::file::unusable;
 use super::statement::database_error;
+use crate::migrations;
 
 /// What `PRAGMA application_id` says in a file of Machina: "MCHN".
 const APPLICATION_ID: i64 = 0x4D43_484E;
@@ -19,12 +19,13 @@ const APPLICATION_ID: i64 = 0x4D43_484E;
 const READERS_MAX: u32 = 4;
 
 /// Every migration, in order; the version is the number in the file's name.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "initial", include_str!("../../migrations/0001_initial.sql")),
     (2, "groups and replies", include_str!("../../migrations/0002_groups_and_replies.sql")),
     (3, "leases and reasons", include_str!("../../migrations/0003_leases_and_reasons.sql")),
     (4, "alerts", include_str!("../../migrations/0004_alerts.sql")),
     (5, "rollups", include_str!("../../migrations/0005_rollups.sql")),
+    (6, "journal indexes", include_str!("../../migrations/0006_journal_indexes.sql")),
 ];
 
 /// How every connection to the file at `path` begins.
@@ -67,16 +68,9 @@ pub(super) async fn existing(options: SqliteConnectOptions, path: &Path) -> Resu
     let latest = "SELECT max(version) FROM _sqlx_migrations";
     let schema: i64 = sqlx::query_scalar(latest).fetch_one(&mut connection).await.map_err(unreadable)?;
     if usize::try_from(schema).is_ok_and(|schema| schema > MIGRATIONS.len()) {
-        return Err(too_new(path, schema));
+        return Err(migrations::too_new(&path.display().to_string(), schema, &MIGRATIONS));
     }
     Ok(connection)
-}
-
-fn too_new(path: &Path, schema: i64) -> Error {
-    let (path, known) = (path.display(), MIGRATIONS.len());
-    Error::unsupported(format!(
-        "`{path}` was written by a newer Machina: it has schema {schema}, and this one knows only up to {known}"
-    ))
 }
 
 /// Whatever is wrong at this point, the message names the file.
@@ -115,13 +109,6 @@ fn pool(connections_max: u32) -> SqlitePoolOptions {
 pub(super) async fn migrate(writer: &SqlitePool, path: &Path) -> Result<()> {
     let mark = AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
     sqlx::query(mark).execute(writer).await.map_err(database_error)?;
-    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    };
-    let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).to_vec());
-    migrator.run(writer).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => too_new(path, version),
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_error(error),
-        other => Error::internal(format!("the schema of `{}` cannot be brought up to date: {other}", path.display())),
-    })
+    let migrated = migrations::migrator(&MIGRATIONS).run(writer).await;
+    migrations::settle(migrated, &path.display().to_string(), &MIGRATIONS, database_error)
 }

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use machina_core::{Group, GroupName, GroupSpec, Result, Revision, ToolMode, ToolPrefix};
+use machina_core::{Group, GroupName, Result, Revision, ToolMode, ToolPrefix};
 use sea_query::{Expr, ExprTrait, OnConflict, Order, Query};
 use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::commit::{revision_of, revision_value};
-use super::statement::{execute, fetch, fetch_first, get, get_json, get_parsed, insert, json, time};
-use crate::conflict;
+use super::statement::{execute, fetch, fetch_first, get_revision, insert, json, time};
+use crate::record::revision_value;
+use crate::{conflict, declared};
 
 /// Makes or replaces a group.
 pub(super) async fn put(connection: &mut SqliteConnection, group: &Group) -> Result<()> {
@@ -22,7 +21,7 @@ pub(super) async fn put(connection: &mut SqliteConnection, group: &Group) -> Res
         ("mode", mode(spec.mode).into()),
         ("prefix", prefix(spec.prefix).into()),
         ("body", json(spec)?.into()),
-        ("revision", revision_value(group.revision)?),
+        ("revision", revision_value(group.revision)?.into()),
         ("created_at", time(group.created_at).into()),
         ("updated_at", time(group.updated_at).into()),
         ("updated_by", group.updated_by.as_str().into()),
@@ -73,7 +72,7 @@ async fn revision(connection: &mut SqliteConnection, name: &GroupName) -> Result
     let mut select = Query::select();
     select.column("revision").from("tool_groups").and_where(Expr::col("name").eq(name.as_str()));
     let row = fetch_first(connection, &select).await?;
-    row.map(|row| revision_of(get(&row, "revision")?)).transpose()
+    row.map(|row| get_revision(&row, "revision")).transpose()
 }
 
 /// No group has this name.
@@ -95,13 +94,5 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Vec<Arc<Gr
     let mut select = Query::select();
     select.columns(["body", "revision", "created_at", "updated_at", "updated_by"]).from("tool_groups");
     let rows = fetch(connection, select.order_by("name", Order::Asc)).await?;
-    rows.iter().map(|row| group(row).map(Arc::new)).collect()
-}
-
-fn group(row: &SqliteRow) -> Result<Group> {
-    let spec: GroupSpec = get_json(row, "body")?;
-    let mut group = Group::new(spec, get_parsed(row, "created_at")?, get::<String>(row, "updated_by")?);
-    group.updated_at = get_parsed(row, "updated_at")?;
-    group.revision = revision_of(get(row, "revision")?)?;
-    Ok(group)
+    rows.iter().map(|row| declared::group(row).map(Arc::new)).collect()
 }

@@ -7,31 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 
 use super::statement::{database_error, fetch, get, get_json, get_parsed, json, time, unreadable};
-
-/// Where entries of a kind are: the table, its column of time, and the word
-/// that tells kinds that share a table apart.
-pub(super) struct Place {
-    pub(super) table: &'static str,
-    pub(super) at: &'static str,
-    kind: Option<&'static str>,
-}
-
-pub(super) const fn place(kind: EntryKind) -> Place {
-    match kind {
-        EntryKind::Transition => Place { table: "health_checks", at: "checked_at", kind: Some("transition") },
-        EntryKind::Sample => Place { table: "health_checks", at: "checked_at", kind: Some("sample") },
-        EntryKind::Rollup => Place { table: "health_rollups", at: "until", kind: None },
-        EntryKind::Call => Place { table: "calls", at: "executed_at", kind: None },
-        EntryKind::Alert => Place { table: "alerts", at: "at", kind: None },
-        EntryKind::Audit => Place { table: "audit", at: "at", kind: None },
-    }
-}
-
-impl Place {
-    pub(super) fn is_here(&self) -> Option<Expr> {
-        self.kind.map(|kind| Expr::col("kind").eq(kind))
-    }
-}
+use crate::places::{self, place};
 
 /// Appends entries, all or none.
 pub(super) async fn append(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<()> {
@@ -113,13 +89,8 @@ fn row(entry: &Entry) -> Result<(Table, Value)> {
 
 /// Reads one page.
 pub(super) async fn read(connection: &mut SqliteConnection, query: &JournalQuery) -> Result<JournalPage> {
-    let mut rows = fetch(connection, &selection(query)).await?;
-    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|row| get(row, "id")).transpose()?;
-    let entries = rows.iter().map(|row| entry(query.kind, row)).collect::<Result<_>>()?;
-    Ok(JournalPage { entries, next })
+    let rows = fetch(connection, &selection(query)).await?;
+    places::page(rows, query.limit, |row| entry(query.kind, row))
 }
 
 /// One row more than asked for tells whether there are more.
@@ -189,4 +160,42 @@ fn entry(kind: EntryKind, row: &SqliteRow) -> Result<Entry> {
 fn count(row: &SqliteRow, column: &str) -> Result<u64> {
     let count: i64 = get(row, column)?;
     u64::try_from(count).map_err(|error| unreadable(column, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use machina_core::{InstanceId, Timestamp};
+    use sea_query::SqliteQueryBuilder;
+    use sqlx::{AssertSqlSafe, Row};
+
+    use super::super::SqliteStore;
+    use super::*;
+
+    /// How SQLite goes about a query.
+    async fn plan(store: &SqliteStore, query: &JournalQuery) -> String {
+        let explain = format!("EXPLAIN QUERY PLAN {}", selection(query).to_string(SqliteQueryBuilder));
+        let rows = sqlx::query(AssertSqlSafe(explain)).fetch_all(&store.writer).await.unwrap();
+        rows.iter().map(|row| row.get::<String, _>("detail")).collect::<Vec<_>>().join("; ")
+    }
+
+    #[tokio::test]
+    async fn a_page_is_found_without_sorting_what_is_on_no_page() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&directory.path().join("m.db")).await.unwrap();
+        for kind in EntryKind::ALL {
+            let newest = JournalQuery { limit: 50, ..JournalQuery::of(*kind) };
+            let of_service = JournalQuery { service: Some("a".parse().unwrap()), ..newest.clone() };
+            let of_instance = JournalQuery { instance: Some(InstanceId::generate()), ..newest.clone() };
+            for (query, index) in [(newest, ""), (of_service, "_by_service"), (of_instance, "_by_instance")] {
+                let further = JournalQuery { before: Some(7), ..query.clone() };
+                for query in [query, further] {
+                    let plan = plan(&store, &query).await;
+                    assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{query:?}: {plan}");
+                }
+            }
+        }
+        let since = JournalQuery { since: Some(Timestamp::UNIX_EPOCH), ..JournalQuery::of(EntryKind::Sample) };
+        let plan = plan(&store, &since).await;
+        assert!(plan.contains("health_checks_by_"), "{plan}");
+    }
 }

@@ -33,6 +33,7 @@ pub(crate) use self::backup::snapshot;
 pub use self::backup::{Backup, Content, Restored, backup, restore};
 use self::file::FileLock;
 use self::statement::database_error;
+use crate::remembered::Limits;
 
 /// A SQLite file.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(crate) struct SqliteStore {
     lock: Mutex<Option<FileLock>>,
     /// Tells this opening of the file from those before it.
     run: String,
-    reply_limits: replies::Limits,
+    reply_limits: Limits,
 }
 
 impl SqliteStore {
@@ -59,7 +60,7 @@ impl SqliteStore {
         tracing::debug!(path = %path.display(), %revision, "opened the store");
         let (log, lock) = (Mutex::new(log), Mutex::new(Some(lock)));
         let run = InstanceId::generate().to_string();
-        Ok(Self { writer, readers, log, lock, run, reply_limits: replies::Limits::default() })
+        Ok(Self { writer, readers, log, lock, run, reply_limits: Limits::default() })
     }
 }
 

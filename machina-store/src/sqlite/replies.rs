@@ -2,32 +2,13 @@
 //! work begins. It refuses to forget an answer to make room: bodies go first, and
 //! then further requests are refused.
 
-use std::time::Duration;
-
-use machina_core::{Begun, Claim, Error, Keep, Remembered, Reply, ReplyKey, ReplyProgress, Result, Timestamp};
+use machina_core::{Begun, Claim, Keep, Remembered, Reply, ReplyKey, Result, Timestamp};
 use sea_query::{Expr, ExprTrait, Func, OnConflict, Order, Query, SimpleExpr};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 
-use super::statement::{
-    database_error, execute, fetch, fetch_first, get, get_json, get_parsed, insert, json, time, unreadable,
-};
-
-/// How many requests are remembered, and how many bytes their answers have.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) entries_max: i64,
-    pub(super) bytes_max: i64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { entries_max: 100_000, bytes_max: 256 * 1024 * 1024 }
-    }
-}
-
-/// How many answers give way at once when bytes are short.
-const DROPPED_AT_ONCE: u64 = 100;
+use super::statement::{database_error, execute, fetch, fetch_first, get, insert, time, unreadable};
+use crate::remembered::{self, DROPPED_AT_ONCE, Kept, Limits};
 
 /// Takes the key of `claim` for this `run` of the process, if it is free.
 pub(super) async fn begin(
@@ -55,7 +36,7 @@ pub(super) async fn begin(
     let begun = if execute(&mut transaction, &take).await? == 1 {
         if count(&mut transaction).await? > limits.entries_max {
             // The transaction is rolled back when it is dropped.
-            return Err(no_room(limits.entries_max));
+            return Err(limits.no_room());
         }
         Begun::New
     } else {
@@ -63,11 +44,6 @@ pub(super) async fn begin(
     };
     transaction.commit().await.map_err(database_error)?;
     Ok(begun)
-}
-
-fn no_room(entries_max: i64) -> Error {
-    let message = format!("{entries_max} idempotency keys are remembered, which is as many as can be");
-    Error::overloaded(message).retry_after(Duration::from_secs(60))
 }
 
 fn is(key: &ReplyKey) -> SimpleExpr {
@@ -87,19 +63,12 @@ async fn known(connection: &mut SqliteConnection, key: &ReplyKey, run: &str) -> 
     select.columns(["request", "run", "status", "headers", "body"]).from("replies").and_where(is(key));
     let row = fetch_first(connection, &select).await?;
     let row = row.ok_or_else(|| unreadable("key", "there is none"))?;
-    Ok(Begun::Known { request: get(&row, "request")?, progress: progress(&row, run)? })
+    Ok(Begun::Known { request: get(&row, "request")?, progress: remembered::progress(&row, is_ours(&row, run)?)? })
 }
 
-fn progress(row: &SqliteRow, run: &str) -> Result<ReplyProgress> {
-    let Some(status) = get::<Option<i64>>(row, "status")? else {
-        let ours = get::<&str>(row, "run")? == run;
-        return Ok(if ours { ReplyProgress::Running } else { ReplyProgress::Interrupted });
-    };
-    let status = u16::try_from(status).map_err(|error| unreadable("status", error))?;
-    Ok(match get::<Option<Vec<u8>>>(row, "body")? {
-        Some(body) => ReplyProgress::Answered(Reply { status, headers: get_json(row, "headers")?, body }),
-        None => ReplyProgress::NotKept(status),
-    })
+/// Whether this opening of the file began it: then that is at it still.
+fn is_ours(row: &SqliteRow, run: &str) -> Result<bool> {
+    Ok(get::<&str>(row, "run")? == run)
 }
 
 /// What is remembered under the keys after this one; SQLite compares text byte by byte.
@@ -120,13 +89,10 @@ pub(super) async fn list(
         select.and_where(columns.gt(Expr::tuple([tenant, principal, key].map(|part| Expr::val(part.as_str())))));
     }
     let rows = fetch(connection, &select).await?;
-    rows.iter().map(|row| Ok(Remembered { claim: claim(row)?, progress: progress(row, run)? })).collect()
-}
-
-fn claim(row: &SqliteRow) -> Result<Claim> {
-    let key = ReplyKey { tenant: get(row, "tenant")?, principal: get(row, "principal")?, key: get(row, "key")? };
-    let (at, until) = (get_parsed(row, "begun_at")?, get_parsed(row, "expires_at")?);
-    Ok(Claim { key, request: get(row, "request")?, at, until })
+    let one = |row| {
+        Ok(Remembered { claim: remembered::claim(row)?, progress: remembered::progress(row, is_ours(row, run)?)? })
+    };
+    rows.iter().map(one).collect()
 }
 
 /// Keeps the answer to what was begun under `key`; bytes come from older answers.
@@ -137,18 +103,16 @@ pub(super) async fn finish(
     keep: Keep,
     limits: Limits,
 ) -> Result<()> {
-    let whole = keep == Keep::Whole;
-    let headers = json(&reply.headers)?;
-    let bytes = i64::try_from(reply.body.len() + headers.len()).unwrap_or(i64::MAX);
+    let kept = Kept::of(reply, keep)?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database_error)?;
     let mut update = Query::update();
     update
         .table("replies")
         .values([
-            ("status", reply.status.into()),
-            ("headers", whole.then_some(headers).into()),
-            ("body", whole.then(|| reply.body.clone()).into()),
-            ("bytes", if whole { bytes } else { 0 }.into()),
+            ("status", kept.status.into()),
+            ("headers", kept.headers.into()),
+            ("body", kept.body.map(<[u8]>::to_vec).into()),
+            ("bytes", kept.bytes.into()),
         ])
         .and_where(is(key))
         .and_where(Expr::col("status").is_null());
@@ -168,7 +132,7 @@ async fn bytes_kept(connection: &mut SqliteConnection) -> Result<i64> {
 async fn drop_oldest(connection: &mut SqliteConnection) -> Result<u64> {
     let mut oldest = Query::select();
     oldest.column("id").from("replies").and_where(Expr::col("bytes").gt(0));
-    let rows = fetch(connection, oldest.order_by("id", Order::Asc).limit(DROPPED_AT_ONCE)).await?;
+    let rows = fetch(connection, oldest.order_by("id", Order::Asc).limit(DROPPED_AT_ONCE.into())).await?;
     let Some(last) = rows.last() else { return Ok(0) };
     let mut update = Query::update();
     update

@@ -13,7 +13,7 @@ use sqlx::Row;
 use tempfile::TempDir;
 
 use super::SqliteStore;
-use super::replies::Limits;
+use crate::remembered::Limits;
 
 async fn limited(entries_max: i64, bytes_max: i64) -> (TempDir, SqliteStore) {
     let directory = tempfile::tempdir().unwrap();

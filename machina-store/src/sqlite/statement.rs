@@ -4,9 +4,11 @@
 use machina_core::{Error, Result, Timestamp};
 use sea_query::{InsertStatement, Query, SqliteQueryBuilder, Value};
 use sea_query_sqlx::{SqlxBinder, SqlxValues};
-use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Decode, Row, Sqlite, SqliteConnection, Type};
+
+use crate::record::columns_by;
+pub(super) use crate::record::{get_json, get_parsed, get_revision, json, unreadable};
 
 /// The columns of a row and their values.
 pub(super) type Columns<const N: usize> = [(&'static str, Value); N];
@@ -51,32 +53,11 @@ pub(super) fn get<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, 
     row.try_get(column).map_err(database_error)
 }
 
-/// The value of a text column that `T` is parsed from.
-pub(super) fn get_parsed<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> Result<T>
-where
-    T::Err: std::fmt::Display,
-{
-    get::<&str>(row, column)?.parse().map_err(|error| unreadable(column, error))
-}
-
-/// The value of a JSON column.
-pub(super) fn get_json<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T> {
-    serde_json::from_str(get(row, column)?).map_err(|error| unreadable(column, error))
-}
+columns_by!(SqliteRow, get);
 
 /// A time as text that sorts by time.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
-}
-
-/// `value` as JSON text.
-pub(super) fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::internal("a record has no JSON form").caused_by(error))
-}
-
-/// The database holds something that no version of Machina wrote.
-pub(super) fn unreadable(column: &str, error: impl std::fmt::Display) -> Error {
-    Error::internal(format!("the database holds an unreadable `{column}`: {error}"))
 }
 
 /// What an error of the driver means here.

@@ -5,9 +5,9 @@ use machina_core::{EntryKind, Result, Retention};
 use sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement};
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 
-use super::journal::{Place, place};
 use super::statement::{database_error, execute, fetch, fetch_first, get, time};
 use super::{acquire, settle};
+use crate::places::{Place, place};
 
 /// How many entries go at once: some tens of milliseconds.
 const BITE: u64 = 2000;

@@ -6,7 +6,7 @@ use machina_core::{Batch, Change, ErrorKind, ReplyProgress};
 use machina_store::{CopyOptions, CopyPart, CopyProgress, Count};
 use tokio::sync::Notify;
 
-use crate::world::{CALLS, SERVICES, World, claim, entry, service};
+use crate::world::{CALLS, CONFIGURATIONS, SERVICES, World, claim, entry, service};
 
 #[tokio::test]
 async fn everything_is_copied_and_nothing_is_changed() {
@@ -18,6 +18,7 @@ async fn everything_is_copied_and_nothing_is_changed() {
     assert_eq!(copied.definitions.total, SERVICES as u64);
     assert_eq!((copied.groups.total, copied.replies.total), (7, 3));
     assert_eq!(copied.entries.total, (CALLS + SERVICES + 3 * 40) as u64);
+    assert_eq!(copied.configurations, Count { total: CONFIGURATIONS as u64, before: 0 });
     assert_eq!(copied.left_out, [""; 0]);
     assert_eq!(copied.sha256.len(), 64);
 
@@ -35,7 +36,8 @@ async fn a_second_copy_changes_nothing() {
     let first = world.copy(false).await.unwrap();
     let second = world.copy(false).await.unwrap();
     assert_eq!((&second.sha256, second.revision), (&first.sha256, first.revision));
-    for count in [second.services, second.definitions, second.groups, second.entries, second.replies] {
+    let counts = [second.services, second.definitions, second.groups, second.entries, second.replies];
+    for count in counts.into_iter().chain([second.configurations]) {
         assert_eq!(count.before, count.total);
     }
 }
@@ -61,6 +63,8 @@ async fn what_came_since_is_added_by_the_next_copy() {
     assert_ne!(second.sha256, first.sha256);
     assert_eq!(second.entries, Count { total: first.entries.total + 2, before: first.entries.total });
     assert_eq!(second.services, Count { total: SERVICES as u64 + 1, before: SERVICES as u64 });
+    let before = CONFIGURATIONS as u64;
+    assert_eq!(second.configurations, Count { total: before + 1, before });
     assert_eq!(second.replies, Count { total: 4, before: 3 });
 }
 

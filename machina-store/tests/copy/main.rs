@@ -4,6 +4,7 @@
 
 mod backups;
 mod copies;
+mod histories;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod refusals;

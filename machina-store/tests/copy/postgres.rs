@@ -3,8 +3,9 @@
 use machina_core::ErrorKind;
 use machina_store::Count;
 
+use crate::histories::history;
 use crate::schema::{Schema, server};
-use crate::world::{SERVICES, World, copy};
+use crate::world::{CONFIGURATIONS, SERVICES, World, copy};
 
 #[tokio::test]
 async fn everything_goes_there_and_back() {
@@ -17,11 +18,37 @@ async fn everything_goes_there_and_back() {
 
     let back = copy(&schema.url(), &world.url("to.db"), false).await.unwrap();
     assert_eq!(back.sha256, there.sha256);
+    assert_eq!(back.configurations, Count { total: CONFIGURATIONS as u64, before: 0 });
+    assert_eq!(history(&world, "to.db").await, history(&world, "from.db").await);
     let (from, mut to) = (world.kept("from.db").await, world.kept("to.db").await);
     to.replies.clone_from(&from.replies);
     assert_eq!(to.at(there.revision).entries, from.at(there.revision).entries);
     let whole = world.copy(false).await.unwrap();
     assert_eq!((whole.sha256, whole.services.before), (there.sha256, SERVICES as u64));
+}
+
+#[tokio::test]
+async fn the_history_of_configurations_goes_there_whole_or_is_refused() {
+    let (world, schema) = (World::full().await, Schema::new());
+    let there = copy(&world.url("from.db"), &schema.url(), false).await.unwrap();
+    let count = "SELECT count(*) FROM service_configs AS c JOIN services AS s ON s.id = c.service_id \
+                 WHERE c.revision = s.revision";
+    assert_eq!(schema.row(count).await, CONFIGURATIONS.to_string());
+    schema
+        .run("DELETE FROM service_configs WHERE id NOT IN (SELECT max(id) FROM service_configs GROUP BY service_id)")
+        .await;
+    let again = copy(&world.url("from.db"), &schema.url(), false).await.unwrap();
+    assert_eq!((again.sha256, schema.row(count).await), (there.sha256.clone(), CONFIGURATIONS.to_string()));
+
+    schema.run("UPDATE service_configs SET updated_by = 'mallory'").await;
+    let error = copy(&world.url("from.db"), &schema.url(), false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.message().contains("history of the configuration"), "{error}");
+    assert_eq!(copy(&world.url("from.db"), &schema.url(), true).await.unwrap().sha256, there.sha256);
+
+    let other = Schema::new();
+    let onward = copy(&schema.url(), &other.url(), false).await.unwrap();
+    assert_eq!((onward.sha256, onward.configurations.total), (there.sha256, CONFIGURATIONS as u64));
 }
 
 #[tokio::test]

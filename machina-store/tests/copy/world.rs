@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 /// How many services the store has.
 pub(crate) const SERVICES: usize = 30;
+/// How many rows the history of their configurations has: three more of every third.
+pub(crate) const CONFIGURATIONS: usize = SERVICES + SERVICES.div_ceil(3) * 3;
 /// How many calls its journal has: more than two pages.
 pub(crate) const CALLS: usize = 2_345;
 
@@ -141,6 +143,7 @@ async fn fill(backend: &Backend) {
         };
         backend.store.commit(&batch).await.unwrap();
     }
+    configure(backend).await;
     backend.journal.append(&journal()).await.unwrap();
     for (key, keep) in [("whole", Some(Keep::Whole)), ("status", Some(Keep::Status)), ("begun", None)] {
         let claim = claim(key);
@@ -149,6 +152,21 @@ async fn fill(backend: &Backend) {
             Reply { status: 201, headers: vec![("etag".to_owned(), "\"é\"".to_owned())], body: vec![0, 255, 10] };
         if let Some(keep) = keep {
             backend.replies.finish(&claim.key, &reply, keep).await.unwrap();
+        }
+    }
+}
+
+/// Changes the configuration of every third service, and back.
+async fn configure(backend: &Backend) {
+    let services = backend.store.load().await.unwrap().services;
+    for (number, service) in services.into_iter().enumerate().step_by(3) {
+        let mut service = Service::clone(&service);
+        for value in ["x", "y", "x"] {
+            service.spec.config.insert("a".to_owned(), json!({"y": value, "b": [1.50, null, "é"]}));
+            service.updated_at += Duration::from_secs(number as u64 + 1);
+            service.updated_by = format!("bob-{value}");
+            let batch = Batch { changes: vec![Change::PutService(Arc::new(service.clone()))], ..Batch::default() };
+            backend.store.commit(&batch).await.unwrap();
         }
     }
 }

@@ -10,7 +10,10 @@ mod opening;
 mod replicas;
 mod schema;
 mod server;
+#[path = "../support/started.rs"]
+mod started;
 mod tables;
+mod together;
 
 use machina_core::Backend;
 

@@ -1,69 +1,35 @@
 //! A PostgreSQL of one test, gone with it: see `tests/backing`. And a way to a
 //! server that can be cut.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use machina_core::Tasks;
-use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::started::Started;
+
 #[derive(Debug)]
-pub(crate) struct OwnPostgres {
-    child: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-    told: Value,
-}
+pub(crate) struct OwnPostgres(Started);
 
 impl OwnPostgres {
     pub(crate) fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/backing/serve.py");
-        let mut command = Command::new("python3");
-        command.arg(script).arg("postgres").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 is there");
-        let (orders, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        let mut own = Self { child, orders, answers, told: Value::Null };
-        own.told = loop {
-            // What it installs first, it says on lines of its own.
-            if let Ok(told) = serde_json::from_str(&own.answer()) {
-                break told;
-            }
-        };
-        own
-    }
-
-    fn answer(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.answers.read_line(&mut line).unwrap();
-        assert_ne!(read, 0, "tests/backing/serve.py has ended");
-        line
+        Self(Started::of("postgres"))
     }
 
     pub(crate) fn url(&self) -> String {
-        self.told["MACHINA_TEST_POSTGRES_URL"].as_str().unwrap().to_owned()
+        self.0.told("MACHINA_TEST_POSTGRES_URL").to_owned()
     }
 
     /// The file of the authority of its certificate.
     pub(crate) fn authority(&self) -> &str {
-        self.told["MACHINA_TEST_POSTGRES_CA"].as_str().unwrap()
+        self.0.told("MACHINA_TEST_POSTGRES_CA")
     }
 
     /// `kill`, `stop`, `start`, `pause` or `resume`.
     pub(crate) fn order(&mut self, order: &str) {
-        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
-        assert_eq!(self.answer().trim(), "ok", "{order}");
-    }
-}
-
-impl Drop for OwnPostgres {
-    fn drop(&mut self) {
-        drop(self.orders.take());
-        drop(self.child.wait());
+        self.0.order(order);
     }
 }
 

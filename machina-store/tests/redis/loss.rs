@@ -168,3 +168,25 @@ async fn a_redis_that_is_gone_costs_a_call_nothing() {
     assert!(first < Duration::from_millis(600) && rest < SECOND, "{first:?}, {rest:?}");
     redis.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_state_is_told_and_makes_nobody_unready() {
+    let mut server = OwnRedis::start();
+    let (shared, sim) = (Shared::default(), SimConnector::seeded(3));
+    let (machina, redis) = replica(&shared, &server.url(), &sim).await;
+    let connected = machina.scratch_standing().unwrap();
+    assert!(connected.connected, "{connected:?}");
+    server.order("kill");
+    is_soon(&redis, false).await;
+    let away = machina.scratch_standing().unwrap();
+    assert!(!away.connected && away.since >= connected.since, "{away:?}");
+    machina.ready().await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(machina.scratch_standing(), Some(away), "the time is that of the loss, not of each attempt");
+    server.order("start");
+    is_soon(&redis, true).await;
+    let again = machina.scratch_standing().unwrap();
+    assert!(again.connected && again.since >= away.since, "{again:?}");
+    machina.close().await;
+    assert!(!machina.scratch_standing().unwrap().connected, "it is closed");
+}

@@ -6,6 +6,8 @@
 mod loss;
 mod secrets;
 mod server;
+#[path = "../support/started.rs"]
+mod started;
 mod suite;
 mod tls;
 mod waking;

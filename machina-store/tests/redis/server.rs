@@ -1,13 +1,12 @@
 //! The servers: see `tests/backing`.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use machina_store::Redis;
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
+
+use super::started::Started;
 
 /// The Redis that all tests share.
 pub(crate) fn shared_url() -> String {
@@ -27,53 +26,24 @@ pub(crate) fn database(number: u32) -> String {
 
 /// A Redis of one test, gone with it.
 #[derive(Debug)]
-pub(crate) struct OwnRedis {
-    child: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-    told: Value,
-}
+pub(crate) struct OwnRedis(Started);
 
 impl OwnRedis {
     pub(crate) fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/backing/serve.py");
-        let mut command = Command::new("python3");
-        command.arg(script).arg("redis").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 is there");
-        let (orders, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        let mut own = Self { child, orders, answers, told: Value::Null };
-        own.told = loop {
-            let line = own.answer();
-            // What it installs first, it says on lines of its own.
-            if let Ok(told) = serde_json::from_str(&line) {
-                break told;
-            }
-        };
-        own
-    }
-
-    fn answer(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.answers.read_line(&mut line).unwrap();
-        assert_ne!(read, 0, "tests/backing/serve.py has ended");
-        line
-    }
-
-    fn variable(&self, name: &str) -> &str {
-        self.told[name].as_str().unwrap()
+        Self(Started::of("redis"))
     }
 
     pub(crate) fn url(&self) -> String {
-        self.variable("MACHINA_TEST_REDIS_URL").to_owned()
+        self.0.told("MACHINA_TEST_REDIS_URL").to_owned()
     }
 
     pub(crate) fn tls_url(&self) -> String {
-        self.variable("MACHINA_TEST_REDIS_TLS_URL").to_owned()
+        self.0.told("MACHINA_TEST_REDIS_TLS_URL").to_owned()
     }
 
     /// The file of the authority of its certificate.
     pub(crate) fn authority(&self) -> PathBuf {
-        self.variable("MACHINA_TEST_REDIS_CA").into()
+        self.0.told("MACHINA_TEST_REDIS_CA").into()
     }
 
     pub(crate) fn password(&self) -> String {
@@ -83,15 +53,7 @@ impl OwnRedis {
 
     /// `kill`, `stop`, `start`, `pause` or `resume`.
     pub(crate) fn order(&mut self, order: &str) {
-        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
-        assert_eq!(self.answer().trim(), "ok", "{order}");
-    }
-}
-
-impl Drop for OwnRedis {
-    fn drop(&mut self) {
-        drop(self.orders.take());
-        drop(self.child.wait());
+        self.0.order(order);
     }
 }
 

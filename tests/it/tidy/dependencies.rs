@@ -5,11 +5,10 @@ use serde_json::{Value, json};
 use super::{Source, assert_clean, output_of, sources};
 
 /// Everything the core may depend on: no I/O, no SDK.
-const CORE_MAY_USE: [&str; 24] = [
+const CORE_MAY_USE: [&str; 23] = [
     "arc-swap",
     "async-trait",
     "base64",
-    "bm25",
     "csv",
     "foldhash",
     "imbl",

@@ -259,7 +259,7 @@ impl Listed {
             description: tool.description().to_owned(),
             category: service.spec.category.clone(),
             tags,
-            input_schema: tool.input_schema().clone(),
+            input_schema: tool.input_schema(),
             version: service.spec.version.clone(),
             created_at: service.created_at,
         }
@@ -286,7 +286,7 @@ impl Found {
             description: tool.description().to_owned(),
             category: view.service().spec.category.clone(),
             similarity,
-            input_schema: tool.input_schema().clone(),
+            input_schema: tool.input_schema(),
         })
     }
 }

@@ -20,8 +20,9 @@ pub(crate) use self::snapshot::snapshot;
 use crate::address::Address;
 
 use super::connect::{existing, options};
+use super::load;
 use super::statement::database_error;
-use super::{journal, load};
+use crate::places::place;
 
 /// A backup, as it was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -163,7 +164,7 @@ async fn check_integrity(connection: &mut SqliteConnection, path: &Path) -> Resu
 
 async fn content(connection: &mut SqliteConnection) -> Result<Content> {
     let revision = load::revision(connection).await?;
-    let mut tables: Vec<&str> = EntryKind::ALL.iter().map(|kind| journal::place(*kind).table).collect();
+    let mut tables: Vec<&str> = EntryKind::ALL.iter().map(|kind| place(*kind).table).collect();
     tables.dedup();
     let mut entries = 0;
     for table in tables {

@@ -8,11 +8,11 @@ use machina_core::{Error, Result, Revision};
 use sea_query::Query;
 use tempfile::NamedTempFile;
 
-use super::super::commit::revision_value;
 use super::super::file::{self, unusable};
 use super::super::statement::execute;
 use super::super::{acquire, connect, load};
 use super::{Restored, beside, digest, not_a_place, snapshot, sqlite_path, sync_directory, verify};
+use crate::record::revision_value;
 
 /// How far the revision goes on where that of the store before cannot be read.
 const UNKNOWN_REVISIONS: u64 = 1_000_000;

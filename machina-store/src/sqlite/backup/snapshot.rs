@@ -25,8 +25,10 @@ pub(crate) async fn snapshot(path: &Path, into: &Path) -> Result<()> {
     create_private(into)
         .map_err(|error| Error::unavailable(format!("`{}` cannot be made: {error}", into.display())))?;
     let into = into.to_string_lossy().into_owned();
-    sqlx::query("VACUUM INTO ?1").bind(into).execute(&mut connection).await.map_err(database_error)?;
-    connection.close().await.map_err(database_error)
+    let written = sqlx::query("VACUUM INTO ?1").bind(into).execute(&mut connection).await.map_err(database_error);
+    // Also after a failure: what SQLite puts beside the file goes when it is closed, and this process may end now.
+    let closed = connection.close().await.map_err(database_error);
+    written.and(closed)
 }
 
 /// Where there is no writer, an ordinary connection leaves nothing beside the

@@ -65,6 +65,7 @@ fn show_copied(app: &App, to: &str, copied: &Copied) {
         ("services", copied.services),
         ("lists of definitions", copied.definitions),
         ("groups", copied.groups),
+        ("rows of configuration history", copied.configurations),
         ("journal entries", copied.entries),
         ("answers to requests", copied.replies),
     ] {
@@ -150,6 +151,7 @@ const fn described_part(part: CopyPart) -> &'static str {
     match part {
         CopyPart::Compare => "comparing journals",
         CopyPart::Services => "services and groups",
+        CopyPart::Configurations => "history of configurations",
         CopyPart::Entries => "journal entries",
         CopyPart::Replies => "answers to requests",
         CopyPart::Verify => "verifying the journal",
