@@ -11,6 +11,9 @@ use super::wire::Object;
 /// How deep a schema is searched for marks.
 const DEPTH_MAX: usize = 16;
 
+/// The keyword in a schema.
+const MARK: &str = "x-mcp-header";
+
 /// One argument that goes into a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ParamHeader {
@@ -39,11 +42,16 @@ pub(crate) fn of_schema(schema: &Value) -> Vec<ParamHeader> {
     found
 }
 
+/// The same of a schema in JSON, which is parsed only if it may have any.
+pub(crate) fn of_schema_text(schema: &str) -> Vec<ParamHeader> {
+    if schema.contains(MARK) { of_schema(&serde_json::from_str(schema).unwrap_or_default()) } else { Vec::new() }
+}
+
 fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Vec<ParamHeader>) {
     let Some(properties) = schema["properties"].as_object().filter(|_| path.len() < DEPTH_MAX) else { return };
     for (name, property) in properties {
         path.push(name.clone());
-        if let Some(header) = property["x-mcp-header"].as_str().filter(|header| !header.is_empty()) {
+        if let Some(header) = property[MARK].as_str().filter(|header| !header.is_empty()) {
             found.push(ParamHeader { path: path.clone(), header: format!("Mcp-Param-{header}") });
         }
         collect(property, path, found);

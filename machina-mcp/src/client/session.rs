@@ -287,7 +287,7 @@ impl Session for McpSession {
         let definitions = list_all(self, &self.greeting).await?;
         if self.needs_param_headers() {
             let headers = definitions.tools.iter().filter_map(|tool| {
-                let headers = param_headers::of_schema(tool.input_schema());
+                let headers = param_headers::of_schema_text(tool.input_schema_text());
                 (!headers.is_empty()).then(|| (tool.name().as_str().to_owned(), headers))
             });
             *self.param_headers.lock().unwrap_or_else(PoisonError::into_inner) = headers.collect();

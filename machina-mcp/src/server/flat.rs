@@ -10,8 +10,7 @@ use machina_core::{ServiceName, ServiceView, Tool};
 use super::audience::{Audience, in_use};
 use super::exposure::ToolPrefix;
 use super::flat_names::{Original, names};
-use super::listing::{Listing, Renamed};
-use super::rpc::Object;
+use super::listing::Listing;
 use crate::client::param_headers::{self, ParamHeader};
 
 /// The tools that one audience sees at one revision.
@@ -49,10 +48,8 @@ impl ToolTable {
         let mut listing = Listing::new("tools");
         let mut by_name = HashMap::with_capacity(tools.len());
         for (name, (service, place, tool)) in names(prefix, &originals).into_iter().zip(&tools) {
-            let empty = Object::new();
-            let definition = tool.definition().as_object().unwrap_or(&empty);
-            listing.push(service, *place, &Renamed { definition, key: "name", value: &name });
-            let marked = param_headers::of_schema(tool.input_schema());
+            listing.push(service, *place, &tool.renamed(&name));
+            let marked = param_headers::of_schema_text(tool.input_schema_text());
             let marked = Some(marked).filter(|marked| !marked.is_empty()).map(Arc::from);
             by_name.insert(name, Entry { service: (*service).clone(), tool: Arc::clone(tool), marked });
         }

@@ -50,7 +50,7 @@ fn explained(scoped: &Scoped, call: &ToolCall, error: Error) -> Error {
     }
     let view = scoped.service(call.service.as_str());
     let definition = view.as_ref().ok().and_then(|view| view.tool(call.tool.as_str()));
-    match definition.map(|offered| &offered.tool.definition()["execution"]["taskSupport"]) {
+    match definition.map(|offered| offered.tool.definition()["execution"]["taskSupport"].take()) {
         Some(support) if support == "required" => {
             let message =
                 format!("`{}` runs as a task only, and Machina carries no tasks: {}", call.tool, error.message());
