@@ -3,7 +3,7 @@
 //! the waiting between is left out. Prints how large the store becomes, and how much
 //! of the day is spent on it.
 //!
-//! `cargo bench -p machina-benches --bench journal [-- HOURS [SERVICES]] [trickle]`
+//! `cargo bench -p machina-benches --bench journal [-- HOURS [SERVICES]] [sqlite|postgresql] [trickle]`
 //!
 //! What comes between two removals is appended by instance, which takes a fraction of
 //! the time and leaves the same rows. With `trickle` entries are appended
@@ -53,7 +53,10 @@ fn main() {
         "", "appended", "kept", "samples", "bytes", "at most", "spent on it"
     ));
     let mut missed = Vec::new();
-    for backing in backing::all() {
+    let named = |backing: &Backing| std::env::args().any(|argument| argument.eq_ignore_ascii_case(backing.name));
+    let all = backing::all();
+    let some = all.iter().any(named);
+    for backing in all.into_iter().filter(|backing| !some || named(backing)) {
         let most = runtime.block_on(day(&backing, hours, services, trickle)) as f64 / MIB;
         missed.extend((most > TARGET).then_some(backing.name));
     }

@@ -13,9 +13,10 @@ use super::statement::{fetch_all, get};
 use crate::migrations;
 
 /// Every migration, in order; the version is the number in the file's name.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "initial", include_str!("../../migrations/postgres/0001_initial.sql")),
     (2, "journal and replies", include_str!("../../migrations/postgres/0002_journal_and_replies.sql")),
+    (3, "journal key", include_str!("../../migrations/postgres/0003_journal_key.sql")),
 ];
 
 /// The table of what was done.

@@ -32,23 +32,21 @@ pub(super) async fn trim(connection: &mut PgConnection, kind: EntryKind, retenti
 
 /// The ids of a bite of what is older than `$1`.
 fn old(place: &Place) -> String {
-    let Place { table, at, .. } = place;
+    let (Place { table, at, .. }, and_kind) = (place, and_kind(place));
     format!(
-        "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {at} < $1::timestamptz AND $2 >= 0{} \
-         ORDER BY {at} LIMIT {BITE})",
-        and_kind(place)
+        "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {at} < $1::timestamptz AND $2 >= 0{and_kind} \
+         ORDER BY {at} LIMIT {BITE}){and_kind}"
     )
 }
 
 /// The ids of a bite of what is beyond the newest `$2`, of each instance or in all.
 fn excess(place: &Place, per_instance: bool) -> String {
-    let table = place.table;
+    let (table, and_kind) = (place.table, and_kind(place));
     let partition = if per_instance { "PARTITION BY instance_id " } else { "" };
     format!(
         "DELETE FROM {table} WHERE id IN (SELECT id FROM ( \
              SELECT id, row_number() OVER ({partition}ORDER BY id DESC) AS place FROM {table} \
-             WHERE $1::timestamptz IS NOT NULL{}) AS numbered WHERE place > $2 LIMIT {BITE})",
-        and_kind(place)
+             WHERE $1::timestamptz IS NOT NULL{and_kind}) AS numbered WHERE place > $2 LIMIT {BITE}){and_kind}"
     )
 }
 

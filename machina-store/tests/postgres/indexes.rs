@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::schema::Schema;
 
 /// What is asked, and the index that must answer.
-const QUERIES: [(&str, &str); 29] = [
+const QUERIES: [(&str, &str); 31] = [
     ("SELECT FROM services WHERE name = 'a'", "services_name_key"),
     ("SELECT FROM services WHERE name LIKE 'io.github.%'", "services_name_key"),
     ("SELECT FROM services WHERE words @@ to_tsquery('simple', 'weather & fore:*')", "services_by_word"),
@@ -32,6 +32,8 @@ const QUERIES: [(&str, &str); 29] = [
         "SELECT FROM health_checks WHERE kind = 'sample' AND service = 'a' ORDER BY id DESC LIMIT 9",
         "health_checks_by_service",
     ),
+    ("SELECT FROM health_checks WHERE kind = 'transition' AND id < 7 ORDER BY id DESC LIMIT 9", "health_checks_pkey"),
+    ("DELETE FROM health_checks WHERE id = ANY ('{7,8}') AND kind = 'sample'", "health_checks_pkey"),
     ("SELECT FROM health_checks WHERE kind = 'sample' AND checked_at < now()", "health_checks_by_time"),
     ("SELECT FROM calls WHERE tool = 'now' ORDER BY id DESC LIMIT 9", "calls_by_tool"),
     ("SELECT FROM calls WHERE service = 'a' ORDER BY id DESC LIMIT 9", "calls_by_service"),

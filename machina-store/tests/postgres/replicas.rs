@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::making::{batch, plain, put};
 use super::schema::Schema;
+use super::server::OwnPostgres;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -43,8 +44,10 @@ async fn nobody_misses_a_commit_of_many_writers() {
 
 #[tokio::test]
 async fn a_commit_wakes_the_others_and_not_oneself() {
-    let schema = Schema::new();
-    let (a, b, nothing) = (schema.open().await.store, schema.open().await.store, batch([]));
+    // A server of its own: those who share a database hear of each other's commits, whatever their schemas are.
+    let own = OwnPostgres::start();
+    let open = async || machina_store::open(&own.url()).await.unwrap().store;
+    let (a, b, nothing) = (open().await, open().await, batch([]));
     for store in [&a, &b] {
         timeout(LONG, store.changed()).await.unwrap().unwrap();
     }
@@ -52,9 +55,10 @@ async fn a_commit_wakes_the_others_and_not_oneself() {
     assert!(woken.unwrap().is_ok() && committed.is_ok());
     assert!(timeout(Duration::from_millis(300), a.changed()).await.is_err(), "it was woken by itself");
 
-    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%' AND pid IN \
-               (SELECT pid FROM pg_stat_activity WHERE application_name = 'machina')";
-    let (woken, ()) = tokio::join!(timeout(LONG, b.changed()), schema.run(cut));
+    let url = own.url();
+    let cut = ["SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%' AND pid IN \
+               (SELECT pid FROM pg_stat_activity WHERE application_name = 'machina')"];
+    let (woken, ()) = tokio::join!(timeout(LONG, b.changed()), Schema::run_at(&url, &cut));
     // That announcements may have been lost is a reason to look.
     assert!(woken.is_ok());
     drop(timeout(Duration::from_millis(1500), b.changed()).await);
