@@ -223,13 +223,19 @@ fn no_other_part_of_this_crate_opens_a_socket() {
     assert_eq!(found, [""; 0], "these open sockets past the guard");
 }
 
-/// The timer that runs for the connection from `local`, as the system shows it, and when it fires.
+/// The timer that runs for the connection from `local` to `remote`, as the system shows it, and when it fires.
+///
+/// Both ends are compared: a port may have been that of another connection a moment ago, which is still shown.
 #[cfg(target_os = "linux")]
-fn timer_of(local: SocketAddr) -> Option<(String, Duration)> {
+fn timer_of(local: SocketAddr, remote: SocketAddr) -> Option<(String, Duration)> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let port = format!(":{:04X}", local.port());
-    let row = table.lines().find(|row| row.split_whitespace().nth(1).is_some_and(|place| place.ends_with(&port)))?;
-    let (kind, when) = row.split_whitespace().nth(5)?.split_once(':')?;
+    let [from, to] = [local, remote].map(|end| format!(":{:04X}", end.port()));
+    let ends = |row: &&str| {
+        let mut words = row.split_whitespace().skip(1);
+        let mut next_is = |port: &str| words.next().is_some_and(|place| place.ends_with(port));
+        next_is(&from) && next_is(&to)
+    };
+    let (kind, when) = table.lines().find(ends)?.split_whitespace().nth(5)?.split_once(':')?;
     // In hundredths of a second, whatever the system counts in.
     Some((kind.to_owned(), Duration::from_millis(10 * u64::from_str_radix(when, 16).ok()?)))
 }
@@ -238,7 +244,8 @@ fn timer_of(local: SocketAddr) -> Option<(String, Duration)> {
 #[tokio::test]
 async fn the_other_end_of_a_silent_connection_is_asked_for_a_sign_of_life() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
+    let url = format!("http://{address}/");
     let config = HttpConfig { keepalive_interval: Duration::from_secs(3), ..HttpConfig::default() };
     let client = Clients::new(&config).unwrap().with(&Guard::new(Reach::inside())).unwrap();
     let listening = client.get(url).send();
@@ -248,12 +255,12 @@ async fn the_other_end_of_a_silent_connection_is_asked_for_a_sign_of_life() {
         assert_ne!(stream.read(&mut request).await.unwrap(), 0);
         for _ in 0..100 {
             // 2 is the timer of keep-alives; others run while something is under way.
-            if let Some((kind, fires)) = timer_of(peer).filter(|(kind, _)| kind == "02") {
+            if let Some((kind, fires)) = timer_of(peer, address).filter(|(kind, _)| kind == "02") {
                 return assert!(fires <= config.keepalive_interval, "{kind} {fires:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("no keep-alive: {:?}", timer_of(peer));
+        panic!("no keep-alive: {:?}", timer_of(peer, address));
     };
     tokio::select! {
         answer = listening => panic!("{answer:?}"),
