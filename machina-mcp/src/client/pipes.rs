@@ -87,12 +87,14 @@ impl Pipes {
 
     /// Writes the queued messages until the queue or the child ends.
     pub(super) async fn write(&self, mut stdin: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Queued>) {
-        while let Some(Queued { frame, _room }) = frames.recv().await {
+        while let Some(Queued { mut frame, _room }) = frames.recv().await {
             if !frame.begin() {
                 continue;
             }
+            // In one write with the message: each wakes the child.
+            frame.bytes.push(b'\n');
             let mut written = 0;
-            let done = timeout(self.write_timeout, write_line(&mut stdin, &frame.bytes, &mut written)).await;
+            let done = timeout(self.write_timeout, write_all(&mut stdin, &frame.bytes, &mut written)).await;
             if written == 0 {
                 frame.nothing_written();
             }
@@ -205,14 +207,15 @@ impl Line for Pipes {
     }
 }
 
-async fn write_line(stdin: &mut (impl AsyncWrite + Unpin), line: &[u8], written: &mut usize) -> std::io::Result<()> {
-    while *written < line.len() {
-        match stdin.write(&line[*written..]).await? {
+/// Writes `bytes`, and says how many of them were taken also when it fails or is dropped.
+async fn write_all(stdin: &mut (impl AsyncWrite + Unpin), bytes: &[u8], written: &mut usize) -> std::io::Result<()> {
+    while *written < bytes.len() {
+        match stdin.write(&bytes[*written..]).await? {
             0 => return Err(std::io::ErrorKind::WriteZero.into()),
             count => *written += count,
         }
     }
-    stdin.write_all(b"\n").await
+    Ok(())
 }
 
 /// How fast one stream is read.
