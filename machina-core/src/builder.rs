@@ -200,6 +200,8 @@ impl Builder {
             if core.replicas.is_shared() {
                 monitor_tasks.spawn("hold shards", Arc::clone(&core).hold_shards());
                 monitor_tasks.spawn("tell others", Arc::clone(&core).keep_telling());
+                monitor_tasks.spawn("hint others", Arc::clone(&core).hint_others());
+                monitor_tasks.spawn("take hints", Arc::clone(&core).take_hints());
                 monitor_tasks.spawn("remind others", Arc::clone(&core).keep_reminding());
             } else {
                 core.watch_all(|_| true).await;

@@ -116,7 +116,7 @@ pub use route::{
     Failure, LeastOutstanding, Locality, PeakEwma, RoundRobin, Standing, UpstreamRequest, WeightedRandom, decide,
 };
 pub use scratch::{Admission, MemoryScratch, Rate, Scratch, ScratchStanding};
-pub use shards::{Held, Leases, ReplicaId, SHARDS, ShardLease, shard_of};
+pub use shards::{Held, Hints, Leases, ReplicaId, SHARDS, ShardLease, shard_of};
 pub use statistics::{CallStatistics, DURATION_BOUNDS, InstanceStatistics, ServiceStatistics};
 pub use store::{
     Backend, Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition,

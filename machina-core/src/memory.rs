@@ -19,7 +19,7 @@ use crate::change_log::ChangeLog;
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::model::{Definitions, Group, GroupName, InstanceId, Revision, Service, ServiceId, ServiceName};
-use crate::shards::{Held, Leases, ReplicaId, ShardLease};
+use crate::shards::{Held, Hints, Leases, ReplicaId, ShardLease};
 use crate::store::{
     Batch, Change, Changes, Entry, EntryKind, Image, Journal, JournalPage, JournalQuery, Precondition, Retention, Seen,
     Store,
@@ -33,6 +33,7 @@ use self::shards::Shards;
 pub struct MemoryStore {
     inner: Mutex<Inner>,
     committed: Notify,
+    hints: Hints,
 }
 
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl MemoryStore {
         let log = ChangeLog::new(Revision::ZERO, ChangeLog::CHANGES_MAX);
         let (state, journal, shards) = (State::default(), BTreeMap::new(), Shards::new());
         let inner = Inner { state, log, journal, last_entry: 0, shards };
-        Self { inner: Mutex::new(inner), committed: Notify::new() }
+        Self { inner: Mutex::new(inner), committed: Notify::new(), hints: Hints::default() }
     }
 
     /// A store that begins with `image` and an empty journal: for a store of
@@ -353,6 +354,15 @@ impl Leases for MemoryStore {
     async fn release(&self, replica: ReplicaId) -> Result<()> {
         self.lock().shards.release(replica);
         Ok(())
+    }
+
+    async fn hint(&self, instances: &[InstanceId]) -> Result<()> {
+        self.hints.give(instances.to_vec());
+        Ok(())
+    }
+
+    async fn hinted(&self) -> Result<Vec<InstanceId>> {
+        Ok(self.hints.next().await)
     }
 }
 

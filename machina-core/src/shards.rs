@@ -11,6 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
 use crate::error::Result;
@@ -115,6 +117,51 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
 
     /// Lets go of everything: the replica is ending.
     async fn release(&self, replica: ReplicaId) -> Result<()>;
+
+    /// Tells every replica that these instances are worth a look, as one of them saw
+    /// them fail. A hint and nothing more: it may be lost, and is never kept.
+    async fn hint(&self, instances: &[InstanceId]) -> Result<()>;
+
+    /// Waits until a replica, perhaps this one, hints at instances. A store may take
+    /// hints in only while somebody waits in [`Store::changed`](crate::Store::changed).
+    async fn hinted(&self) -> Result<Vec<InstanceId>>;
+}
+
+/// Carries hints within a process: for those who implement [`Leases`].
+#[derive(Debug)]
+pub struct Hints(broadcast::Sender<Vec<InstanceId>>);
+
+/// How many hints may come before one who waits has taken the first of them.
+const HINTS_MAX: usize = 64;
+
+impl Default for Hints {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(HINTS_MAX))
+    }
+}
+
+impl Hints {
+    /// Tells all who wait; where nobody does, nobody is told.
+    pub fn give(&self, instances: Vec<InstanceId>) {
+        let _ = self.0.send(instances);
+    }
+
+    /// Waits for the next hint; those that came with it are part of it.
+    pub async fn next(&self) -> Vec<InstanceId> {
+        let mut hints = self.0.subscribe();
+        let mut told = loop {
+            match hints.recv().await {
+                Ok(instances) => break instances,
+                Err(RecvError::Lagged(_)) => {}
+                // Not while `self` is there.
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        };
+        while let Ok(more) = hints.try_recv() {
+            told.extend(more);
+        }
+        told
+    }
 }
 
 #[cfg(test)]
@@ -132,5 +179,15 @@ mod tests {
         let mut counts = vec![0_u32; usize::from(SHARDS)];
         (0..25_600).for_each(|_| counts[usize::from(shard_of(InstanceId::generate()))] += 1);
         assert!(counts.iter().all(|count| (50..160).contains(count)), "{counts:?}");
+    }
+
+    #[tokio::test]
+    async fn hints_that_come_together_are_all_told() {
+        let hints = Hints::default();
+        let instances: Vec<InstanceId> = (0..3).map(|_| InstanceId::generate()).collect();
+        let (told, ()) = tokio::join!(hints.next(), async {
+            instances.iter().for_each(|instance| hints.give(vec![*instance]));
+        });
+        assert_eq!(told, instances);
     }
 }

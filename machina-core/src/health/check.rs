@@ -81,7 +81,7 @@ impl Patient for Core {
                 self.observe(service, instance, seen.cell.ticket(), observation);
                 self.restart(instance);
             }
-            Notice::Closed(_) => self.monitor.hint(instance),
+            Notice::Closed(_) => self.hint(instance),
         }
     }
 }
@@ -196,7 +196,7 @@ impl Core {
             self.observe(service, instance, seen.cell.ticket(), observation);
         }
         if failed && seen.cell.is_unprobed_for(HINT_WINDOW) {
-            self.monitor.hint(instance);
+            self.hint(instance);
         }
     }
 

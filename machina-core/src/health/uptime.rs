@@ -37,6 +37,7 @@ impl Uptime {
         if self.total.is_zero() {
             return Some(if state.is_up() { 100.0 } else { 0.0 });
         }
-        Some(100.0 * self.up.as_secs_f64() / self.total.as_secs_f64())
+        // In this order: a number divided by itself is 1.
+        Some(100.0 * (self.up.as_secs_f64() / self.total.as_secs_f64()))
     }
 }

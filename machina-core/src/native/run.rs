@@ -2,12 +2,15 @@
 //! and never more at once than there are places. What a function does wrong (it
 //! panics, it never returns) harms its own call and no other.
 
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::attached::Function;
 use super::tool::{Body, Place};
@@ -35,11 +38,10 @@ pub(super) async fn run(
     let place = place(function, context).await?;
     let signs = Arc::new(Notify::new());
     let (theirs, _ends) = handed_over(context, &signs);
-    let (answer, answered) = oneshot::channel();
-    let _running = start(function, tasks, (arguments, theirs), place, answer)?;
+    let running = start(function, tasks, (arguments, theirs), place)?;
     tokio::select! {
         biased;
-        answered = answered => answered.map_err(|_| unanswered(function, tasks)),
+        answer = running => answer.ok_or_else(|| unanswered(function, tasks)),
         why = enough(context, &signs) => Err(Error::timeout(why).at(Phase::MaybeExecuted)),
     }
 }
@@ -96,38 +98,29 @@ async fn enough(context: &CallContext, signs: &Notify) -> &'static str {
     }
 }
 
-/// Ends a task when nobody waits for it any more.
-struct Running(Option<JoinHandle<()>>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
-}
+/// An execution under way: its answer, or none if the function panicked or had to
+/// end. Dropped when nobody waits for it any more.
+type Running = Pin<Box<dyn Future<Output = Option<ToolResult>> + Send>>;
 
 /// Starts the function; its place is free again when it is over, however it ends.
-/// One that panics drops `answer`.
 fn start(
     function: &Function,
     tasks: &Tasks,
     (arguments, context): (Map<String, Value>, CallContext),
     place: Place,
-    answer: oneshot::Sender<ToolResult>,
 ) -> Result<Running> {
     match &function.body {
         Body::Async(body) => {
-            let body = Arc::clone(body);
-            let task = tasks.spawn("native tool", async move {
+            let (body, apart) = (Arc::clone(body), !body.hands_over());
+            let called = async move {
                 let result = body.call(arguments, context, place).await;
-                // Without a receiver nobody waits for it any more.
-                let _ = answer.send(result.unwrap_or_else(|error| ToolResult::failed(error.message())));
-            });
-            Ok(Running(Some(task)))
+                result.unwrap_or_else(|error| ToolResult::failed(error.message()))
+            };
+            Ok(if apart { in_task(tasks, called) } else { in_place(tasks, called) })
         }
         Body::Blocking(body) => {
             let body = Arc::clone(body);
+            let (answer, answered) = oneshot::channel();
             let thread = std::thread::Builder::new().name("native tool".to_owned());
             let started = thread.spawn(move || {
                 let result = body(arguments, context);
@@ -135,9 +128,36 @@ fn start(
                 let _ = answer.send(result);
             });
             let refused = |error| Error::overloaded(format!("no thread could be started: {error}")).at(Phase::Refused);
-            started.map(|_| Running(None)).map_err(refused)
+            started.map_err(refused)?;
+            Ok(answered.map(std::result::Result::ok).boxed())
         }
     }
+}
+
+fn in_task(tasks: &Tasks, called: impl Future<Output = ToolResult> + Send + 'static) -> Running {
+    let (answer, answered) = oneshot::channel();
+    let task = tasks.spawn("native tool", async move {
+        // Without a receiver nobody waits for it any more.
+        let _ = answer.send(called.await);
+    });
+    let ends_with_caller = AbortOnDropHandle::new(task);
+    async move {
+        let _ends_with_caller = ends_with_caller;
+        answered.await.ok()
+    }
+    .boxed()
+}
+
+fn in_place(tasks: &Tasks, called: impl Future<Output = ToolResult> + Send + 'static) -> Running {
+    let tasks = tasks.clone();
+    async move {
+        tokio::select! {
+            biased;
+            () = tasks.cancelled() => None,
+            answer = AssertUnwindSafe(called).catch_unwind() => answer.ok(),
+        }
+    }
+    .boxed()
 }
 
 /// Why a function ended without an answer.

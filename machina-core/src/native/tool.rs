@@ -21,8 +21,9 @@ const EXECUTIONS_MAX: u32 = 64;
 #[async_trait]
 pub trait NativeFunction: Send + Sync + 'static {
     /// Carries out one call whose arguments fit the input schema. The future runs
-    /// in a task of its own and is dropped when nobody waits for it any more: the
-    /// caller went away, or the time is over; `context.cancelled` then fires too.
+    /// in a task of its own (unless it only [hands over](Self::hands_over)) and is
+    /// dropped when nobody waits for it any more: the caller went away, or the time
+    /// is over; `context.cancelled` then fires too.
     ///
     /// What runs on even then, because it is elsewhere than in the future, keeps
     /// `place` until it is over.
@@ -30,6 +31,13 @@ pub trait NativeFunction: Send + Sync + 'static {
     /// An error becomes a result that says `isError`, with the message as its text.
     /// A panic is an error of the call ([`Internal`](crate::ErrorKind::Internal)).
     async fn call(&self, arguments: Map<String, Value>, context: CallContext, place: Place) -> Result<ToolResult>;
+
+    /// Whether the future only hands the call over, to a loop or a thread of a
+    /// host of another language, and waits: each of its polls takes microseconds.
+    /// It then needs no task of its own, and is polled by its caller.
+    fn hands_over(&self) -> bool {
+        false
+    }
 }
 
 /// The place of an execution among those of its tool that may run at once

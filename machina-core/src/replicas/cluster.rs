@@ -155,6 +155,12 @@ impl Leases for Line {
     async fn release(&self, replica: ReplicaId) -> Result<()> {
         self.reach().await.release(replica).await
     }
+    async fn hint(&self, instances: &[InstanceId]) -> Result<()> {
+        self.reach().await.hint(instances).await
+    }
+    async fn hinted(&self) -> Result<Vec<InstanceId>> {
+        self.reach().await.hinted().await
+    }
 }
 
 /// Replicas over one store.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::cluster::{Cluster, Line};
 use crate::error::ErrorKind;
 use crate::event::{EventKind, Next};
-use crate::health::HealthState;
+use crate::health::{HealthState, Observation, ProbeOutcome};
 use crate::model::ServiceSpec;
 use crate::store::{Batch, EntryKind, JournalQuery, Precondition, Store};
 use crate::{AdminState, Config, HttpEndpoint, Instance, Leases, MemoryStore, Principal, ReplicaId, Role};
@@ -134,6 +134,29 @@ async fn the_last_check_is_known_to_all_within_a_minute_or_so() {
         let told = after.health[&id].last_check;
         assert!(told > before.health[&id].last_check);
         assert!((0..2).all(|replica| cluster.health(replica, id).unwrap().last_check >= told));
+    }
+}
+
+/// What the others see fail, the replica looks at that looks after it.
+#[tokio::test(start_paused = true)]
+async fn what_another_sees_fail_is_probed_at_once() {
+    let cluster = Cluster::of(3, 3).await;
+    for instance in &cluster.instances {
+        let holder = cluster.holder(instance.id);
+        let core = &cluster.replicas[(holder + 1) % 3].system().core;
+        // Not in the second after a probe of its own.
+        tokio::time::sleep(SECOND * 2).await;
+        cluster.world.set_down(instance.id, true);
+        let seen = Instant::now();
+        let view = core.view();
+        let refused = Observation::new(ProbeOutcome::Fail { hard: true }, "it refuses connections");
+        core.observe_call(view.owner(instance.id).unwrap(), instance.id, refused);
+        tokio::time::sleep(SECOND * 2).await;
+        let probes = cluster.world.probes(seen);
+        let at = probes.iter().find(|(_, who, which)| (*who, *which) == (holder, instance.id)).map(|(at, ..)| *at);
+        assert!(at.is_some_and(|at| at - seen < SECOND), "{at:?}");
+        let told = cluster.health(holder, instance.id).unwrap();
+        assert_eq!(told.state, HealthState::Unhealthy, "{told:?}");
     }
 }
 

@@ -15,11 +15,17 @@ use crate::store::{Batch, Change, Changes, Store};
 const SECOND: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(30);
 
-#[tokio::test(start_paused = true)]
-async fn what_was_seen_before_a_lease_lapsed_is_told_when_it_is_renewed() {
+/// Two replicas, an instance, and which of the two looks after it.
+async fn two_replicas() -> (Cluster, InstanceId, usize) {
     let cluster = Cluster::of(2, 3).await;
     let instance = cluster.instances[0].id;
     let holder = cluster.holder(instance);
+    (cluster, instance, holder)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_before_a_lease_lapsed_is_told_when_it_is_renewed() {
+    let (cluster, instance, holder) = two_replicas().await;
     let core = &cluster.replicas[holder].system().core;
     let charge = core.replicas.charge(instance);
     cluster.lines[holder].renewal().await;
@@ -37,9 +43,7 @@ async fn what_was_seen_before_a_lease_lapsed_is_told_when_it_is_renewed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_seen_is_told_when_the_renewal_came_too_late() {
-    let cluster = Cluster::of(2, 3).await;
-    let instance = cluster.instances[0].id;
-    let holder = cluster.holder(instance);
+    let (cluster, instance, holder) = two_replicas().await;
     let core = &cluster.replicas[holder].system().core;
     let charge = core.replicas.charge(instance);
     cluster.lines[holder].renewal().await;
@@ -100,9 +104,7 @@ async fn what_was_seen_before_another_looked_does_not_count() {
 /// The store does not know a lease any more that its holder takes to be good.
 #[tokio::test(start_paused = true)]
 async fn what_the_store_refused_is_told_as_soon_as_it_may_be() {
-    let cluster = Cluster::of(2, 3).await;
-    let instance = cluster.instances[0].id;
-    let holder = cluster.holder(instance);
+    let (cluster, instance, holder) = two_replicas().await;
     let core = &cluster.replicas[holder].system().core;
     for down in [true, false] {
         let id = cluster.replicas[holder].standing().replica.unwrap().id;

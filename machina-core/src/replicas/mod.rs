@@ -17,6 +17,7 @@ mod cluster;
 mod cluster_tests;
 mod config;
 mod following;
+mod hints;
 mod holding;
 #[cfg(test)]
 mod lapse_tests;
@@ -35,6 +36,7 @@ use tokio::time::Instant;
 
 pub use self::config::ReplicasConfig;
 pub(crate) use self::following::Freshness;
+use self::hints::Told;
 use self::outbox::Outbox;
 pub use self::standing::{ReplicaStanding, StoreStanding};
 use crate::model::InstanceId;
@@ -50,6 +52,8 @@ pub(crate) struct Replicas {
     shared: Option<Shared>,
     /// What the others are to be told.
     pub(crate) outbox: Outbox,
+    /// What others are to look at.
+    told: Told,
     /// The instances that are in process: each replica has its own, and none says
     /// how those of another are.
     own: ArcSwap<HashSet<InstanceId>>,
@@ -121,7 +125,7 @@ impl Replicas {
             refused: AtomicU64::new(0),
         });
         let outbox = Outbox::new(shared.is_some());
-        Self { shared, outbox, own: ArcSwap::default() }
+        Self { shared, outbox, told: Told::default(), own: ArcSwap::default() }
     }
 
     /// These instances are in process: this replica looks after its own, whoever
@@ -148,6 +152,11 @@ impl Replicas {
     /// Whether others may use the store too.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.is_some()
+    }
+
+    /// The leases, where there are others.
+    fn leases(&self) -> Option<Arc<dyn Leases>> {
+        self.shared.as_ref().map(|shared| Arc::clone(&shared.leases))
     }
 
     /// Whether this process looks after the instance now.

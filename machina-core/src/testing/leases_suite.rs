@@ -12,6 +12,7 @@ pub use self::writes::{
     a_holder_may_write, an_expired_lease_writes_nothing, another_may_not_write, health_is_among_the_changes,
     health_is_kept, health_needs_its_instance, removed_instance_loses_its_health, seen_merges,
 };
+use crate::model::InstanceId;
 use crate::shards::{Held, Leases, ReplicaId, SHARDS, ShardLease};
 use crate::store::Backend;
 
@@ -28,6 +29,7 @@ macro_rules! leases_suite {
             a_claim_has_a_new_epoch, a_released_replica_holds_nothing, the_next_expiry_is_that_of_another,
             a_holder_may_write, another_may_not_write, an_expired_lease_writes_nothing, health_is_kept,
             health_needs_its_instance, removed_instance_loses_its_health, health_is_among_the_changes, seen_merges,
+            a_hint_reaches_who_waits,
         }
     };
     (@each $make:expr => $($behaviour:ident,)*) => {
@@ -61,6 +63,36 @@ async fn hold(backend: &Backend, replica: ReplicaId, ttl: Duration) -> Held {
 
 fn shards(held: &Held) -> BTreeSet<u16> {
     held.shards.iter().map(|lease| lease.shard).collect()
+}
+
+/// A hint names instances, and comes to whoever waits while changes are waited for too.
+pub async fn a_hint_reaches_who_waits(backend: &Backend) {
+    let instances: Vec<InstanceId> = (0..500).map(|_| InstanceId::generate()).collect();
+    let wakes = async {
+        loop {
+            drop(backend.store.changed().await);
+        }
+    };
+    // The first may be given before anybody listens.
+    let given = async {
+        loop {
+            leases(backend).hint(&instances).await.expect("the hint is given");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let hinted = async {
+        let mut told = BTreeSet::new();
+        while told.len() < instances.len() {
+            told.extend(leases(backend).hinted().await.expect("a hint comes"));
+        }
+        told
+    };
+    let told = tokio::select! {
+        told = tokio::time::timeout(LONG, hinted) => told.expect("hints arrive"),
+        () = wakes => unreachable!("it waits for ever"),
+        () = given => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(told, instances.iter().copied().collect());
 }
 
 /// 256 shards, and it keeps them with their epochs.

@@ -14,6 +14,7 @@ use super::error::database_error;
 use super::statement::{as_rows, execute_listed, fetch_all, get_json, get_parsed, json, time, with_rows};
 use crate::conflict;
 use crate::published::{self, Head, Other, Publishing};
+use crate::record::Columns as _;
 
 /// What an instance was seen to publish.
 pub(super) type Seen<'a> = (ServiceId, InstanceId, &'a Definitions);
@@ -147,7 +148,8 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<BTreeMap<Insta
     let tools = "SELECT instance_id::text, name, hash, definition::text FROM tools ORDER BY instance_id, position";
     let mut rows = sqlx::query(tools).fetch(&mut *connection);
     while let Some(row) = rows.try_next().await.map_err(database_error)? {
-        publishing.add_tool(&row)?;
+        let id = get_parsed(&row, "instance_id")?;
+        publishing.add_tool(id, row.text("name")?, row.text("hash")?, row.text("definition")?);
     }
     drop(rows);
     let others =

@@ -1,15 +1,16 @@
-//! Waiting for commits of others. A hint and nothing more: an announcement may be
+//! Waiting for commits of others, and for what they hint at. An announcement may be
 //! lost, and whoever waits looks by himself from time to time.
 
 use std::time::Duration;
 
-use machina_core::Result;
+use machina_core::{Hints, InstanceId, Result};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use super::error::{database_error, within};
+use super::hints;
 use super::tail::CHANNEL;
 
 /// How long silence is taken for the absence of commits, before the connection is looked at.
@@ -27,6 +28,8 @@ pub(super) struct Wakes {
     /// Who announces what we committed ourselves.
     run: String,
     listener: Mutex<Option<PgListener>>,
+    /// What others hint at comes over the same connection.
+    hints: Hints,
 }
 
 impl std::fmt::Debug for Wakes {
@@ -37,7 +40,7 @@ impl std::fmt::Debug for Wakes {
 
 impl Wakes {
     pub(super) fn new(pool: PgPool, run: String) -> Self {
-        Self { pool, run, listener: Mutex::new(None) }
+        Self { pool, run, listener: Mutex::new(None), hints: Hints::default() }
     }
 
     /// Waits until another may have committed.
@@ -51,6 +54,11 @@ impl Wakes {
         woken
     }
 
+    /// Waits for a hint.
+    pub(super) async fn hinted(&self) -> Vec<InstanceId> {
+        self.hints.next().await
+    }
+
     async fn wait(&self, listener: &mut Option<PgListener>) -> Result<()> {
         let listener = match listener {
             Some(listener) => listener,
@@ -62,6 +70,9 @@ impl Wakes {
         };
         loop {
             match tokio::time::timeout(SILENCE_MAX, listener.try_recv()).await {
+                Ok(Ok(Some(announced))) if announced.channel() == hints::CHANNEL => {
+                    self.hints.give(hints::read(announced.payload()));
+                }
                 Ok(Ok(Some(announced))) if announced.payload() == self.run => {}
                 // The connection was lost, and announcements with it.
                 Ok(Ok(Some(_) | None)) => return Ok(()),
@@ -77,7 +88,7 @@ impl Wakes {
     async fn listen(&self) -> Result<PgListener> {
         within(ANSWER_TIMEOUT, async {
             let mut listener = PgListener::connect_with(&self.pool).await.map_err(database_error)?;
-            listener.listen(CHANNEL).await.map_err(database_error)?;
+            listener.listen_all([CHANNEL, hints::CHANNEL]).await.map_err(database_error)?;
             Ok(listener)
         })
         .await

@@ -11,6 +11,7 @@ mod definitions;
 mod error;
 mod groups;
 mod health;
+mod hints;
 mod journal;
 mod leases;
 mod listen;
@@ -238,5 +239,15 @@ impl Leases for PostgresStore {
         let mut connection = self.acquire().await?;
         let released = within(self.patience, leases::release(&mut connection, replica)).await;
         settle(connection, released)
+    }
+
+    async fn hint(&self, instances: &[InstanceId]) -> Result<()> {
+        let mut connection = self.acquire().await?;
+        let hinted = within(self.patience, hints::give(&mut connection, instances)).await;
+        settle(connection, hinted)
+    }
+
+    async fn hinted(&self) -> Result<Vec<InstanceId>> {
+        Ok(self.wakes.hinted().await)
     }
 }

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::{Source, assert_clean, output_of, sources};
 
 /// Everything the core may depend on: no I/O, no SDK.
-const CORE_MAY_USE: [&str; 23] = [
+const CORE_MAY_USE: [&str; 24] = [
     "arc-swap",
     "async-trait",
     "base64",
     "csv",
     "foldhash",
+    "futures-util",
     "imbl",
     "jiff",
     "jsonschema",

@@ -201,3 +201,48 @@ async fn nothing_runs_after_the_registry_was_closed() {
     assert_eq!(counter.over(), 1);
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
+
+/// Hands each call over to nobody: says whether it runs in a task, panics, or waits.
+struct Handing {
+    over: bool,
+    counter: Counter,
+}
+
+#[async_trait::async_trait]
+impl NativeFunction for Handing {
+    async fn call(&self, arguments: Arguments, _: CallContext, _: Place) -> Result<ToolResult> {
+        let _running = self.counter.begin();
+        match arguments.get("how").and_then(Value::as_str) {
+            Some("waits") => std::future::pending().await,
+            Some("panics") => panic!("canary"),
+            _ => Ok(json!(tokio::task::try_id().is_some()).into()),
+        }
+    }
+
+    fn hands_over(&self) -> bool {
+        self.over
+    }
+}
+
+#[tokio::test]
+async fn what_hands_over_needs_no_task_and_ends_as_if_it_had_one() {
+    for over in [true, false] {
+        let (counter, definition) = (Counter::default(), json!({"name": "own", "inputSchema": {"type": "object"}}));
+        let function = Arc::new(Handing { over, counter: counter.clone() });
+        let (machina, _) = offering([NativeTool::from_definition(definition, function)]).await;
+        assert_eq!(ask(&machina, "own", json!({})).await.unwrap().result.text(), if over { "false" } else { "true" });
+        let panicked = ask(&machina, "own", json!({"how": "panics"})).await.unwrap_err();
+        assert_eq!(panicked.kind(), ErrorKind::Internal, "{panicked}");
+        assert!(panicked.message().contains("`own` panicked"), "{panicked}");
+        let waits = call("math", "own", json!({"how": "waits"}));
+        assert_eq!(machina.call(&waits, &within(50)).await.unwrap_err().kind(), ErrorKind::Timeout);
+        until("the future is dropped", || counter.over() == 3).await;
+        let options = within(60_000);
+        let (outcome, ()) = tokio::join!(machina.call(&waits, &options), async {
+            until("it runs", || counter.begun() == 4).await;
+            machina.close().await;
+        });
+        assert!(matches!(outcome.unwrap_err().kind(), ErrorKind::Lost | ErrorKind::Unavailable));
+        assert_eq!(counter.over(), 4);
+    }
+}
