@@ -82,24 +82,22 @@ impl Publishing {
 
     /// Adds the next tool of an instance. One that an earlier version accepted and
     /// this one does not is rejected like any other; it hides none of its siblings.
-    pub(crate) fn add_tool(&mut self, row: &impl Columns) -> Result<()> {
-        let Some(definitions) = self.found.get_mut(&get_parsed(row, "instance_id")?) else { return Ok(()) };
-        let text = row.text("definition")?;
-        if let Some(tool) = self.known.get(text) {
+    pub(crate) fn add_tool(&mut self, id: InstanceId, name: &str, hash: &str, definition: &str) {
+        let Some(definitions) = self.found.get_mut(&id) else { return };
+        if let Some(tool) = self.known.get(definition) {
             definitions.tools.push(tool);
-            return Ok(());
+            return;
         }
-        match Tool::kept(text, row.text("hash")?).map(Arc::new) {
+        match Tool::kept(definition, hash).map(Arc::new) {
             Ok(tool) => {
-                self.known.put(text, &tool);
+                self.known.put(definition, &tool);
                 definitions.tools.push(tool);
             }
             Err(error) => {
-                let (name, reason) = (Some(row.text("name")?.to_owned()), error.message().to_owned());
+                let (name, reason) = (Some(name.to_owned()), error.message().to_owned());
                 definitions.rejected.push(RejectedTool { name, reason });
             }
         }
-        Ok(())
     }
 
     /// Adds the next of a list of an instance.

@@ -190,6 +190,20 @@ async fn a_schema_that_was_altered_is_refused() {
 }
 
 #[tokio::test]
+async fn a_tool_that_cannot_be_told_from_the_next_is_refused() {
+    let (_directory, path) = directory();
+    closed_store(&path).await;
+    // A name has no control characters, unless somebody else wrote it.
+    let row = "PRAGMA foreign_keys = OFF; INSERT INTO tools \
+        (instance_id, position, service_id, name, description, input_schema, tags, hash, definition) VALUES \
+        ('01890000-0000-7000-8000-000000000001', 0, 's', 'a' || char(30) || 'b', '', '{}', '[]', 'h', '{}')";
+    tamper(&path, row).await;
+    let error = open(&path).await.unwrap().store.load().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.message().contains("unreadable `tools`"), "{error}");
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_refused() {
     let (_directory, path) = directory();
     closed_store(&path).await;
