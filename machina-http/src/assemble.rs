@@ -22,7 +22,7 @@ use machina_store::Redis;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub use self::embedded::{Embedded, Seen, closed, event};
+pub use self::embedded::{Embedded, Seen, closed, event, panicked};
 pub use self::json::{read, written};
 pub use self::question::{Call, Question};
 use crate::{Client, RemoteStore, notifiers, notifiers_if_possible};

@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::courier::Courier;
 use crate::failure::exiting;
 use crate::handle::Shared;
+use crate::letterbox::Letterboxes;
 use crate::logging;
 
 /// How long the end of the interpreter waits for open handles to close, for
@@ -30,6 +31,7 @@ pub(crate) struct Engine {
     runtime: Mutex<Option<Runtime>>,
     pub(crate) handle: Handle,
     pub(crate) courier: Courier,
+    pub(crate) letterboxes: Letterboxes,
     logging: Courier,
     /// What has to be carried on when its caller goes away.
     pub(crate) tasks: Tasks,
@@ -70,6 +72,7 @@ impl Engine {
             runtime: Mutex::new(Some(runtime)),
             handle,
             courier,
+            letterboxes: Letterboxes::default(),
             tasks: Tasks::new(),
             logging,
             opened: Mutex::default(),

@@ -10,8 +10,9 @@ use pyo3::types::PyBytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::bridge::{Work, answer};
-use crate::courier::{Answer, Courier, Outcome, Parcel};
+use crate::answer::{Answer, Outcome};
+use crate::bridge::answer;
+use crate::courier::Courier;
 use crate::engine::{Engine, engine};
 use crate::failure::{before_fork, exception, exiting};
 use crate::fork::generation;
@@ -75,7 +76,7 @@ pub(crate) fn open<'py>(
         Ok(Answer::Handle(Handle::new(embedded, shared_engine)))
     });
     // A caller that goes away leaves nothing half opened: the handle is dropped, and that closes it.
-    let work: Work = Box::pin(async move { opening.await.unwrap_or_else(|_| Err(exiting())) });
+    let work = async move { opening.await.unwrap_or_else(|_| Err(exiting())) };
     answer(py, &engine, event_loop, work, false)
 }
 
@@ -97,10 +98,10 @@ impl Handle {
         py: Python<'py>,
         event_loop: Option<Bound<'py, PyAny>>,
         work: impl Future<Output = Result<String>> + Send + 'static,
-        ready: bool,
+        quick: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let work: Work = Box::pin(async move { work.await.map(|json| Answer::Json(json.into_bytes())) });
-        answer(py, &self.shared.engine, event_loop, work, ready)
+        let work = async move { work.await.map(|json| Answer::Json(json.into_bytes())) };
+        answer(py, &self.shared.engine, event_loop, work, quick)
     }
 
     /// Carries a call. If nobody awaits it any more it is cancelled: a task then sees
@@ -170,7 +171,7 @@ impl Handle {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.usable(py)?;
         let call = Call::read(call).map_err(|error| exception(py, &error))?;
-        self.start(py, event_loop, self.carry(call, progress), false)
+        self.start(py, event_loop, self.carry(call, progress), true)
     }
 
     /// A stream of what changes from now on, or since a revision.
@@ -183,11 +184,11 @@ impl Handle {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.usable(py)?;
         let (embedded, engine) = (self.embedded.clone(), Arc::clone(&self.shared.engine));
-        let work: Work = Box::pin(async move {
+        let work = async move {
             let closing = embedded.closing().clone();
             let stream = embedded.watch(since.map(Revision)).await?;
             Ok(Answer::Watch(Watch::new(stream, closing, engine)))
-        });
+        };
         answer(py, &self.shared.engine, event_loop, work, self.embedded.is_here())
     }
 
@@ -199,6 +200,7 @@ impl Handle {
     }
 
     /// Attaches a function of the program to `service` as the tool of this definition.
+    /// `quick` ones only tell a loop of the call, and take microseconds.
     fn attach(
         &self,
         py: Python<'_>,
@@ -206,9 +208,10 @@ impl Handle {
         definition: &[u8],
         executions_max: u32,
         function: Py<PyAny>,
+        quick: bool,
     ) -> PyResult<()> {
         self.usable(py)?;
-        let function = Arc::new(Function::new(function, &self.shared.engine.courier));
+        let function = Arc::new(Function::new(function, quick, &self.shared.engine.courier));
         let _inside = self.shared.engine.handle.enter();
         let attached = self.embedded.attach(service, definition, Some(executions_max), function);
         attached.map_err(|error| exception(py, &error))
@@ -257,10 +260,10 @@ impl Handle {
         let shared = Arc::clone(&self.shared);
         // In a task: a caller that is cancelled must not leave it half closed.
         let closing = self.shared.engine.handle.spawn(async move { shared.close().await });
-        let work: Work = Box::pin(async move {
+        let work = async move {
             drop(closing.await);
             Outcome::Ok(Answer::Nothing)
-        });
+        };
         answer(py, &self.shared.engine, event_loop, work, false)
     }
 
@@ -275,10 +278,10 @@ fn told_of_progress(courier: Courier, progress: Py<PyAny>) -> machina_core::Prog
     let progress = Arc::new(progress);
     Arc::new(move |step| {
         let (progress, json) = (Arc::clone(&progress), serde_json::to_vec(&step).unwrap_or_default());
-        courier.send(Parcel::Errand(Box::new(move |py| {
+        courier.send(move |py| {
             if let Err(failed) = progress.call1(py, (&*json,)) {
                 failed.write_unraisable(py, None);
             }
-        })));
+        });
     })
 }

@@ -5,12 +5,15 @@
 //! Refuses what a process cannot do well: to use after `fork` what was opened
 //! before, to wait for Python on a thread of tokio, and to outlive the interpreter.
 
+mod answer;
 mod bridge;
 mod courier;
+mod drive;
 mod engine;
 mod failure;
 mod fork;
 mod handle;
+mod letterbox;
 mod logging;
 mod native;
 mod watch;
@@ -20,8 +23,6 @@ use pyo3::prelude::*;
 /// See the head of the crate.
 #[pymodule(gil_used = false)]
 mod _machina {
-    #[pymodule_export]
-    use crate::courier::settle;
     #[pymodule_export]
     use crate::engine::shutdown;
     #[pymodule_export]

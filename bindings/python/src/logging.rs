@@ -17,7 +17,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::courier::{Courier, Parcel};
+use crate::courier::Courier;
 
 /// How many records may wait for the interpreter.
 const WAITING_MAX: usize = 1000;
@@ -106,12 +106,12 @@ impl Subscriber for Bridge {
         let (message, level) = (text.message + &text.rest, number(event.metadata().level()));
         let name = event.metadata().target().replace("::", ".").replacen('_', ".", 1);
         let waiting = Arc::clone(&self.waiting);
-        let told = Parcel::Errand(Box::new(move |py| {
+        let told = move |py: Python<'_>| {
             waiting.fetch_sub(1, Ordering::Relaxed);
             if let Err(failed) = tell(py, &name, level, &message) {
                 failed.write_unraisable(py, None);
             }
-        }));
+        };
         match &*COURIER.load() {
             Some(courier) => courier.send(told),
             None => drop(self.waiting.fetch_sub(1, Ordering::Relaxed)),

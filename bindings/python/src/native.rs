@@ -11,19 +11,33 @@ use pyo3::prelude::*;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use crate::courier::{Courier, Parcel};
+use crate::courier::Courier;
+use crate::drive::in_loop;
 use crate::failure::exception;
 
 /// A function of Python, to be called with `(arguments, reply)` for each call. It must
 /// return at once.
 pub(crate) struct Function {
     function: Arc<Py<PyAny>>,
+    quick: bool,
     courier: Courier,
 }
 
 impl Function {
-    pub(crate) fn new(function: Py<PyAny>, courier: &Courier) -> Self {
-        Self { function: Arc::new(function), courier: courier.clone() }
+    /// `quick` ones may be called in the thread of a loop.
+    pub(crate) fn new(function: Py<PyAny>, quick: bool, courier: &Courier) -> Self {
+        Self { function: Arc::new(function), quick, courier: courier.clone() }
+    }
+
+    /// Tells Python of a call: where it is asked, if it may wait for the interpreter there.
+    fn begin(&self, arguments: Vec<u8>, reply: Reply) {
+        if self.quick && in_loop() {
+            // An interpreter that is at its end begins nothing, and drops the reply.
+            let _ = Python::try_attach(|py| begin(py, &self.function, &arguments, reply));
+            return;
+        }
+        let function = Arc::clone(&self.function);
+        self.courier.send(move |py| begin(py, &function, &arguments, reply));
     }
 }
 
@@ -34,13 +48,15 @@ impl NativeFunction for Function {
         let waiting =
             Arc::new(Mutex::new(Waiting { answer: Some(answer), place: Some(place), given_up: false, hook: None }));
         let reply = Reply { waiting: Arc::clone(&waiting), progress: context.progress };
-        let function = Arc::clone(&self.function);
-        let arguments = Value::Object(arguments).to_string().into_bytes();
-        self.courier.send(Parcel::Errand(Box::new(move |py| begin(py, &function, &arguments, reply))));
+        self.begin(Value::Object(arguments).to_string().into_bytes(), reply);
         let mut guard = GiveUp { waiting: Some(waiting), courier: self.courier.clone() };
         let answer = answered.await;
         guard.waiting = None;
         answer.unwrap_or_else(|_| Err(Error::internal("the function ended without an answer")))
+    }
+
+    fn hands_over(&self) -> bool {
+        true
     }
 }
 
@@ -84,7 +100,7 @@ struct GiveUp {
 impl Drop for GiveUp {
     fn drop(&mut self) {
         let Some(waiting) = self.waiting.take() else { return };
-        self.courier.send(Parcel::Errand(Box::new(move |py| {
+        self.courier.send(move |py| {
             let hook = {
                 let mut waiting = lock(&waiting);
                 waiting.given_up = true;
@@ -93,7 +109,7 @@ impl Drop for GiveUp {
             if let Some(Err(failed)) = hook.map(|hook| hook.call0(py)) {
                 failed.write_unraisable(py, None);
             }
-        })));
+        });
     }
 }
 

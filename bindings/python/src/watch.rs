@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::bridge::{Work, answer};
-use crate::courier::Answer;
+use crate::answer::Answer;
+use crate::bridge::answer;
 use crate::engine::Engine;
 use crate::failure::{before_fork, exception};
 use crate::fork::generation;
@@ -41,7 +41,7 @@ impl Watch {
             return Err(exception(py, &before_fork()));
         }
         let (stream, closing) = (Arc::clone(&self.stream), self.closing.clone());
-        let work: Work = Box::pin(async move {
+        let work = async move {
             let next = async {
                 let mut stream = stream.lock().await;
                 let mut events = vec![event(&stream.next().await)?];
@@ -57,7 +57,7 @@ impl Watch {
                 () = closing.cancelled() => Ok(Answer::Nothing),
                 events = next => events,
             }
-        });
+        };
         answer(py, &self.engine, event_loop, work, false)
     }
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,24 @@ def asynchronous(test: Callable[..., Any]) -> Callable[..., None]:
         asyncio.run(asyncio.wait_for(test(*args, **kwargs), PATIENCE))
 
     return run
+
+
+@contextlib.contextmanager
+def computing() -> Iterator[None]:
+    """A thread that computes meanwhile, and wants the interpreter all the time."""
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            sum(range(1_000))
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def program(

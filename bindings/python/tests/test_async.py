@@ -8,10 +8,12 @@ import inspect
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 import uvloop
-from conftest import asynchronous, with_sleeper
+from conftest import asynchronous, computing, with_sleeper
 
 from machina import Machina, Timeout
 
@@ -133,28 +135,25 @@ def test_two_loops_in_two_threads_share_one_process() -> None:
 
 @asynchronous
 async def test_a_thread_that_computes_does_not_stop_the_calls() -> None:
-    over = threading.Event()
-
-    def compute() -> None:
-        while not over.is_set():
-            sum(range(1000))
-
-    computing = threading.Thread(target=compute)
     async with Machina() as m:
         await with_sleeper(m)
-        computing.start()
-        try:
+        with computing():
             began = time.monotonic()
             for _ in range(20):
                 await m.call("sleeper", "sleep", {"seconds": 0})
             assert time.monotonic() - began < 5
-        finally:
-            over.set()
-            computing.join()
+
+
+class Blind(asyncio.SelectorEventLoop):
+    """A loop that watches nothing for others."""
+
+    def add_reader(self, *_: object) -> NoReturn:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_loop_of_another_kind(debug: bool) -> None:
+@pytest.mark.parametrize("kind", [uvloop.new_event_loop, Blind])
+def test_a_loop_of_another_kind(kind: Callable[[], asyncio.AbstractEventLoop], debug: bool) -> None:
     async def use() -> None:
         async with Machina() as m:
             happened = await with_sleeper(m)
@@ -163,7 +162,7 @@ def test_a_loop_of_another_kind(debug: bool) -> None:
                 await asyncio.wait_for(m.call("sleeper", "sleep", {"seconds": 30}), 0.05)
             assert happened[:100] == ["slept"] * 100
 
-    loop = uvloop.new_event_loop()
+    loop = kind()
     loop.set_debug(debug)
     try:
         loop.run_until_complete(use())

@@ -11,11 +11,11 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 import pytest
-from conftest import PATIENCE, asynchronous
+from conftest import PATIENCE, asynchronous, computing
 from pydantic import BaseModel, Field
 
 import machina
-from machina import Machina, ToolContext, models
+from machina import Machina, Overloaded, Timeout, ToolContext, models
 
 
 class Colour(enum.Enum):
@@ -240,3 +240,26 @@ async def test_what_runs_on_keeps_its_place() -> None:
         # The one that was cancelled is over, and another one begins.
         with pytest.raises(machina.Timeout):
             await m.call("narrow", "insists", timeout=0.2)
+
+
+@asynchronous
+async def test_calls_that_wait_for_a_place_and_calls_that_are_given_up() -> None:
+    """What ends in the loop makes room for what waits there, while a thread computes and deadlines pass."""
+    async with Machina() as m:
+        native = m.native("tight")
+
+        @native.tool(executions_max=1)
+        async def large(seconds: float) -> str:
+            """Takes its time, and says much."""
+            await asyncio.sleep(seconds)
+            return "x" * 300_000
+
+        await native.register()
+        with computing():
+            limits = [*(0.02 + n / 20 for n in range(39)), 60]
+            asked = [m.call("tight", "large", {"seconds": 0.02}, timeout=limit) for limit in limits]
+            answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
+        answered = [one for one in answers if isinstance(one, models.ToolResult)]
+        assert answered and all(one.text.startswith("xxx") for one in answered)
+        assert all(isinstance(one, (models.ToolResult, Timeout, Overloaded)) for one in answers), answers
+        assert (await m.call("tight", "large", {"seconds": 0}, timeout=30)).text.startswith("x")

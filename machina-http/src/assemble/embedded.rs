@@ -57,6 +57,12 @@ pub fn closed() -> Error {
     Error::unavailable("the handle is closed: open another")
 }
 
+/// The error of work that panicked.
+#[must_use]
+pub fn panicked() -> Error {
+    Error::internal("this is a bug in Machina: please report it, with the log")
+}
+
 pub(super) fn only_here(what: &str) -> Error {
     Error::unsupported(format!("a Machina that runs elsewhere cannot {what} through a binding"))
 }

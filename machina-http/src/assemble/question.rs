@@ -70,12 +70,6 @@ impl Question {
         })
     }
 
-    /// The question for one service.
-    #[must_use]
-    pub fn get(service: String) -> Self {
-        Self(Kind::Get { service })
-    }
-
     /// Whether a registry in this process answers it out of its memory.
     pub(super) fn only_reads(&self) -> bool {
         use Kind::{Apply, Check, Journal, PutGroup, RemoveGroup};

@@ -1,8 +1,8 @@
 """The native half. Private: use the public layer.
 
 Whatever waits takes the running loop and gives a future of it; with ``None`` for the loop it
-blocks, without holding the interpreter, and gives the answer itself. What a registry in this
-process answers out of its memory is given at once in both cases.
+blocks, without holding the interpreter, and gives the answer itself. An answer that is there at
+once, such as what a registry in this process has in its memory, is given itself in both cases.
 """
 
 from asyncio import AbstractEventLoop, Future
@@ -19,13 +19,11 @@ __all__ = [
     "before_fork",
     "forked",
     "open",
-    "settle",
     "shutdown",
 ]
 __version__: str
 
 def open(event_loop: AbstractEventLoop | None, url: str, options: bytes) -> Future[Handle] | Handle: ...
-def settle(settled: list[tuple[Future[Any], bool, Any]]) -> None: ...
 def before_fork() -> None: ...
 def after_fork() -> None: ...
 def forked() -> None: ...
@@ -47,7 +45,12 @@ class Handle:
     def watch(self, event_loop: AbstractEventLoop | None, since: int | None) -> Future[Watch] | Watch: ...
     def scoped(self, principal: bytes) -> Handle: ...
     def attach(
-        self, service: str, definition: bytes, executions_max: int, function: Callable[[bytes, Reply], object]
+        self,
+        service: str,
+        definition: bytes,
+        executions_max: int,
+        function: Callable[[bytes, Reply], object],
+        quick: bool,
     ) -> None: ...
     def detach(self, service: str, tool: str) -> bool: ...
     def declare(

@@ -256,7 +256,7 @@ class Native:
         assert self._attached is not None
         handle, place = self._attached
         definition = asking.encoded(tool.definition, "definition")
-        handle.attach(service, definition, tool.executions_max, functools.partial(place.start, tool))
+        handle.attach(service, definition, tool.executions_max, functools.partial(place.start, tool), tool.is_async)
 
 
 class NativeService(Generic[Declared, Withdrawn]):
