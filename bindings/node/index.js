@@ -4,6 +4,7 @@
 
 const native = require('./native.js');
 const { aborted, translated, wrongField, ...errors } = require('./errors.js');
+const { Remembered, frozen } = require('./remembered.js');
 const { callee } = require('./tools.js');
 
 /** What is open: a Machina that nobody holds any more still watches its servers. */
@@ -104,11 +105,14 @@ class Machina {
   #handle;
   /** What functions of this program answer to; it lets go of the handle with the close. */
   #owner;
+  /** What was read; nothing is remembered of a registry elsewhere. */
+  #remembered;
 
   constructor(handle, owner) {
     if (!(handle instanceof native.Handle)) throw wrongField('Machina', 'is made by Machina.open');
     this.#handle = handle;
     this.#owner = owner;
+    this.#remembered = handle.isHere ? new Remembered(handle) : undefined;
   }
 
   static async open(url, opening) {
@@ -173,9 +177,10 @@ class Machina {
   }
 
   async get(name) {
+    text(name, 'name');
+    if (!this.#remembered) return frozen(await this.#ask({ get: { service: name } }));
     try {
-      const report = this.#handle.get(text(name, 'name'));
-      return JSON.parse(typeof report === 'string' ? report : await report);
+      return this.#remembered.get(name);
     } catch (error) {
       throw translated(error);
     }

@@ -16,10 +16,18 @@ export declare class Handle {
    * this process.
    */
   ask(question: string): string | Promise<string>
-  /** The service of this name, in JSON: at once if the registry is in this process. */
-  get(service: string): string | Promise<string>
-  /** Carries a call, in JSON, until `cancel` fires; `progress` is told of its progress. */
-  call(call: string, cancel?: Cancel | undefined | null, progress?: ((progress: string) => void) | undefined | null): Promise<string>
+  /**
+   * The service of this name, with what to show next time; nothing when it has not
+   * changed since `told`. Only of a registry in this process.
+   */
+  look(service: string, told?: Told | undefined | null): Looked | null
+  /** Whether the registry is in this process. */
+  get isHere(): boolean
+  /**
+   * Carries a call, in JSON, until `cancel` fires; `progress` is told of its progress.
+   * It begins in this thread, and the runtime goes on with it.
+   */
+  call(call: string, cancel?: Cancel | undefined | null, progress?: ((progress: string) => void) | undefined | null): string | Promise<string>
   /**
    * A stream of what changes from now on, or since a revision: at once if the
    * registry is in this process.
@@ -44,6 +52,9 @@ export declare class Handle {
   get isClosed(): boolean
 }
 
+/** Shown the next time that the service is looked at. */
+export declare class Told {}
+
 /** What changes, one event after the other. */
 export declare class Watch {
   /**
@@ -60,6 +71,12 @@ export declare class Watch {
  * `listener`; without one, nobody is told any more. There is one for the process.
  */
 export declare function listenToLog(filter?: string | undefined | null, listener?: ((record: string) => void) | undefined | null): void
+
+/** A service in JSON, and what to show the next time. */
+export interface Looked {
+  told: Told
+  service: string
+}
 
 /** Opens the Machina at `url` with options in JSON. */
 export declare function open(url: string, options: string): Promise<Handle>

@@ -780,6 +780,7 @@ module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __n
 module.exports = nativeBinding
 module.exports.Cancel = nativeBinding.Cancel
 module.exports.Handle = nativeBinding.Handle
+module.exports.Told = nativeBinding.Told
 module.exports.Watch = nativeBinding.Watch
 module.exports.listenToLog = nativeBinding.listenToLog
 module.exports.open = nativeBinding.open

@@ -135,4 +135,8 @@ impl NativeFunction for Function {
             Outcome::Error(message) => Ok(ToolResult::failed(message)),
         }
     }
+
+    fn hands_over(&self) -> bool {
+        true
+    }
 }

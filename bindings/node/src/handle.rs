@@ -1,11 +1,12 @@
 //! A Machina that was opened by an address, as JavaScript holds it.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use machina_core::{Error, Progress, ProgressSink, Revision};
-use machina_http::assemble::{AssembleOptions, Call, Embedded, Question, read};
+use machina_http::assemble::{AssembleOptions, Call, Embedded, Question, panicked, read};
 use napi::bindgen_prelude::{Either, Env, PromiseRaw, Result};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{JsString, Status};
@@ -14,7 +15,7 @@ use napi_derive::napi;
 use crate::cancel::Cancel;
 use crate::execution::{Callee, Executions, Function};
 use crate::failure::thrown;
-use crate::told::Telling;
+use crate::told::{Looked, Told};
 use crate::watch::Watch;
 
 /// How many messages of progress may wait for the thread of Node; further ones are lost.
@@ -48,7 +49,6 @@ impl Drop for Shared {
 pub struct Handle {
     shared: Arc<Shared>,
     embedded: Embedded,
-    told: Telling,
 }
 
 /// Opens the Machina at `url` with options in JSON.
@@ -59,7 +59,7 @@ pub fn open<'env>(env: &'env Env, url: String, options: String) -> Result<Promis
         let embedded = Embedded::open(&url, options).await.map_err(|error| thrown(&error))?;
         let runtime = tokio::runtime::Handle::current();
         let shared = Shared { embedded: embedded.clone(), runtime, executions: Executions::default() };
-        Ok(Handle { shared: Arc::new(shared), embedded, told: Telling::default() })
+        Ok(Handle { shared: Arc::new(shared), embedded })
     })
 }
 
@@ -73,6 +73,34 @@ impl Handle {
     fn usable(&self) -> Result<()> {
         self.embedded.usable().map_err(|error| thrown(&error))
     }
+
+    /// Work that takes microseconds between one wait and the next: it begins in this
+    /// thread, and its answer may be there at once.
+    fn begun<'env>(
+        &self,
+        env: &'env Env,
+        work: impl Future<Output = machina_core::Result<String>> + Send + 'static,
+    ) -> Result<Answer<'env>> {
+        // A panic in this thread would end the process.
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let mut work = Box::pin(work.map(|answer| answer.unwrap_or_else(|_| Err(panicked()))));
+        let polled = {
+            let _inside = self.shared.runtime.enter();
+            work.as_mut().now_or_never()
+        };
+        match polled {
+            Some(answer) => env.create_string(answer.map_err(|error| thrown(&error))?).map(Either::A),
+            None => left(env, work),
+        }
+    }
+}
+
+/// Work that the runtime carries.
+fn left<'env>(
+    env: &'env Env,
+    work: impl Future<Output = machina_core::Result<String>> + Send + 'static,
+) -> Result<Answer<'env>> {
+    env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) }).map(Either::B)
 }
 
 #[napi]
@@ -84,31 +112,30 @@ impl Handle {
         self.usable()?;
         let question = Question::read(question.as_bytes()).map_err(|error| thrown(&error))?;
         let ready = self.embedded.is_ready(&question);
-        let mut work = Box::pin(self.embedded.clone().ask(question));
-        if ready {
-            let _inside = self.shared.runtime.enter();
-            if let Some(answer) = work.as_mut().now_or_never() {
-                return env.create_string(answer.map_err(|error| thrown(&error))?).map(Either::A);
-            }
-        }
-        env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) }).map(Either::B)
+        let work = self.embedded.clone().ask(question);
+        if ready { self.begun(env, work) } else { left(env, work) }
     }
 
-    /// The service of this name, in JSON: at once if the registry is in this process.
-    #[napi(ts_return_type = "string | Promise<string>")]
-    pub fn get<'env>(&self, env: &'env Env, service: String) -> Result<Answer<'env>> {
+    /// The service of this name, with what to show next time; nothing when it has not
+    /// changed since `told`. Only of a registry in this process.
+    #[napi]
+    pub fn look(&self, service: String, told: Option<&Told>) -> Result<Option<Looked>> {
         self.usable()?;
-        if self.embedded.is_here() {
-            let json = self.told.service(&self.embedded, &service).map_err(|error| thrown(&error))?;
-            return env.create_string(&json).map(Either::A);
-        }
-        let work = self.embedded.clone().ask(Question::get(service));
-        env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) }).map(Either::B)
+        let seen = self.embedded.look(&service, told.map(|told| &told.seen)).map_err(|error| thrown(&error))?;
+        Ok(seen.map(|(seen, service)| Looked { told: Told { seen }, service }))
+    }
+
+    /// Whether the registry is in this process.
+    #[napi(getter)]
+    pub fn is_here(&self) -> bool {
+        self.embedded.is_here()
     }
 
     /// Carries a call, in JSON, until `cancel` fires; `progress` is told of its progress.
+    /// It begins in this thread, and the runtime goes on with it.
     #[napi(
-        ts_args_type = "call: string, cancel?: Cancel | undefined | null, progress?: ((progress: string) => void) | undefined | null"
+        ts_args_type = "call: string, cancel?: Cancel | undefined | null, progress?: ((progress: string) => void) | undefined | null",
+        ts_return_type = "string | Promise<string>"
     )]
     pub fn call<'env>(
         &self,
@@ -116,12 +143,11 @@ impl Handle {
         call: String,
         cancel: Option<&Cancel>,
         progress: Option<ProgressTold>,
-    ) -> Result<PromiseRaw<'env, String>> {
+    ) -> Result<Answer<'env>> {
         self.usable()?;
         let call = Call::read(call.as_bytes()).map_err(|error| thrown(&error))?;
         let cancelled = cancel.map(|cancel| cancel.token.clone()).unwrap_or_default();
-        let work = self.embedded.clone().call(call, cancelled, progress.map(told_of_progress));
-        env.spawn_future(async move { work.await.map_err(|error| thrown(&error)) })
+        self.begun(env, self.embedded.clone().call(call, cancelled, progress.map(told_of_progress)))
     }
 
     /// A stream of what changes from now on, or since a revision: at once if the
@@ -194,7 +220,7 @@ impl Handle {
     pub fn scoped(&self, principal: String) -> Result<Self> {
         self.usable()?;
         let embedded = self.embedded.scoped(principal.as_bytes()).map_err(|error| thrown(&error))?;
-        Ok(Self { shared: Arc::clone(&self.shared), embedded, told: Telling::default() })
+        Ok(Self { shared: Arc::clone(&self.shared), embedded })
     }
 
     /// Closes it, for all its handles. What runs is ended; a second time nothing happens.

@@ -1,35 +1,27 @@
-//! What readers were told of services, kept as text: a service that is looked at
-//! again and has not changed is not written anew.
+//! What a reader was told of a service, so that one that has not changed is not
+//! told again.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
 
-use machina_core::Result;
-use machina_http::assemble::{Embedded, Seen};
+use machina_http::assemble::Seen;
+use napi_derive::napi;
 
-/// Of how many services the text is kept.
-const KEPT_MAX: usize = 4_000;
+/// Shown the next time that the service is looked at.
+#[napi]
+pub struct Told {
+    pub(crate) seen: Seen,
+}
 
-/// The texts of one handle, and what they say.
-#[derive(Default)]
-pub(crate) struct Telling(Mutex<HashMap<String, (Seen, Arc<str>)>>);
-
-impl Telling {
-    /// The service of this name, in JSON.
-    ///
-    /// # Errors
-    /// As [`Embedded::look`].
-    pub(crate) fn service(&self, embedded: &Embedded, name: &str) -> Result<Arc<str>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = kept.get(name);
-        let Some((seen, json)) = embedded.look(name, known.map(|(seen, _)| seen))? else {
-            return Ok(known.map(|(_, json)| Arc::clone(json)).unwrap_or_default());
-        };
-        let json: Arc<str> = json.into();
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
-        }
-        kept.insert(name.to_owned(), (seen, Arc::clone(&json)));
-        Ok(json)
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Told").field(&self.seen).finish()
     }
+}
+
+/// A service in JSON, and what to show the next time.
+#[napi(object, object_from_js = false)]
+#[derive(Debug)]
+pub struct Looked {
+    pub told: Told,
+    pub service: String,
 }

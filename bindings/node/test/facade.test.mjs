@@ -162,11 +162,13 @@ test('functions are found, called and taken away', async (t) => {
   assert.equal(await m.removeTool(service, 'double'), false);
 });
 
-test('what is read again is what is there now, and belongs to the reader', async (t) => {
+test('what is read again is what is there now, and nobody can change it for the others', async (t) => {
   const m = await opened(t);
   await m.register({ name: 'a', description: 'first' });
   const seen = await m.get('a');
-  seen.description = 'mine';
+  assert.throws(() => { seen.description = 'mine'; }, TypeError);
+  assert.throws(() => seen.tags.push('mine'), TypeError);
+  assert.equal(await m.get('a'), seen, 'it has not changed');
   assert.equal((await m.get('a')).description, 'first');
   await m.put({ name: 'a', description: 'second' });
   assert.equal((await m.get('a')).description, 'second');

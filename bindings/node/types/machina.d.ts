@@ -1,7 +1,7 @@
 // The registry, and how it is opened.
 
 import type {
-  AdminState, ServiceSpec, Service, ServiceHealth, Page, Query, Heartbeat, Overview,
+  AdminState, Frozen, ServiceSpec, Service, ServiceHealth, Page, Query, Heartbeat, Overview,
 } from "./services.js";
 import type { ToolDefinition, Tool, ToolQuery, CallOptions, ToolResult, Explanation, ToolFunction } from "./tools.js";
 import type {
@@ -49,8 +49,8 @@ export declare class Machina {
   /** Several changes: all of them, or none. */
   apply(mutations: Mutation[]): Promise<{ revision: number; services: Service[] }>;
 
-  /** The service of this name, or with this identity. */
-  get(name: string): Promise<Service>;
+  /** The service of this name, or with this identity: frozen, as others who ask may get the same object. */
+  get(name: string): Promise<Frozen<Service>>;
   /** One page of services. */
   find(query?: Query): Promise<Page<Service>>;
   /** One page of tools. */

@@ -2,6 +2,8 @@
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type JsonObject = { [key: string]: Json };
+/** What nobody can change. */
+export type Frozen<T> = T extends object ? { readonly [K in keyof T]: Frozen<T[K]> } : T;
 export type AdminState = "enabled" | "draining" | "disabled" | "maintenance" | "quarantined";
 export type Status = "healthy" | "degraded" | "unhealthy" | "unknown" | "disabled" | "maintenance";
 
