@@ -131,7 +131,9 @@ async fn against(bare: &Bare, status: &str, question: &Prepared, path: &str, hea
 }
 
 fn service(name: &str, upstream: SocketAddr) -> Value {
+    // Nothing is probed while it is measured: a page that changes has another `ETag`.
     json!({"name": name, "title": "One of many", "tags": ["team-a", "group-1"], "build_type": "external",
+        "health_policy": {"interval": "1h"},
         "description": "Answers questions about one of many things.",
         "instances": [{"http": {"url": format!("http://{upstream}/mcp")}}]})
 }

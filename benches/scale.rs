@@ -8,7 +8,7 @@
 //! as well.
 
 mod backing;
-mod held;
+mod counting;
 #[allow(dead_code, reason = "it serves other benchmarks, too")]
 mod served;
 
@@ -115,23 +115,23 @@ async fn weights(services: usize, file: Option<&str>) {
     let [one, two] = [weight_of_instances(services, 1).await, weight_of_instances(services, 2).await];
     line("an instance", &format!("{:.0}", two - one));
     line("a service, without its instances", &format!("{:.0}", one - (two - one)));
-    let before = held::bytes();
+    let before = counting::bytes();
     let made: Vec<Arc<Tool>> =
         (0..services * TOOLS).map(|number| Arc::new(tool(number / TOOLS, number % TOOLS))).collect();
     weigh("a made tool", before, &made);
     let Some(file) = file else { return };
     let text = std::fs::read_to_string(file).expect("the definitions can be read");
-    let before = held::bytes();
+    let before = counting::bytes();
     let read = text.lines().map(|line| Tool::parse(serde_json::from_str(line).expect("a line is JSON")));
     weigh("a real tool", before, &read.map(|tool| Arc::new(tool.expect("valid"))).collect::<Vec<_>>());
 }
 
 /// Prints what each of the tools takes by itself, and in the index of words.
 fn weigh(what: &str, before: usize, tools: &[Arc<Tool>]) {
-    let each = |from: usize| (held::bytes() - from) as f64 / tools.len() as f64;
+    let each = |from: usize| (counting::bytes() - from) as f64 / tools.len() as f64;
     let text: usize = tools.iter().map(|tool| tool.definition().to_string().len()).sum();
     line(&format!("{what} (its definition as text: {})", text / tools.len()), &format!("{:.0}", each(before)));
-    let (index, before) = (LexicalIndex::default(), held::bytes());
+    let (index, before) = (LexicalIndex::default(), counting::bytes());
     for (number, tools) in tools.chunks(TOOLS).enumerate() {
         index.put(&ServiceName::new(&format!("service-{number}")).expect("valid"), &[], tools);
     }
@@ -139,7 +139,7 @@ fn weigh(what: &str, before: usize, tools: &[Arc<Tool>]) {
 }
 
 async fn weight_of_instances(services: usize, instances: usize) -> f64 {
-    let before = held::bytes();
+    let before = counting::bytes();
     let machina = open(Backend::of(MemoryStore::default())).await;
     for first in (0..services).step_by(BATCH) {
         let batch = (first..services.min(first + BATCH)).map(|number| {
@@ -149,7 +149,7 @@ async fn weight_of_instances(services: usize, instances: usize) -> f64 {
         });
         machina.apply(batch.collect()).await.expect("registers");
     }
-    let weight = (held::bytes() - before) as f64 / services as f64;
+    let weight = (counting::bytes() - before) as f64 / services as f64;
     machina.close().await;
     weight
 }
@@ -228,7 +228,7 @@ async fn starts(backing: &Backing, services: usize) {
 async fn in_memory(services: usize) {
     show("\nmemory");
     let before = Process::own().resident_bytes().expect("this process runs");
-    let weight = held::bytes();
+    let weight = counting::bytes();
     let backend = Backend::of(MemoryStore::default());
     let machina = open(backend.clone()).await;
     register(&machina, services).await;
@@ -239,7 +239,7 @@ async fn in_memory(services: usize) {
     line("opened", &format!("{:.2} s", began.elapsed().as_secs_f64()));
     let after = Process::own().resident_bytes().expect("this process runs");
     line("resident more than before", &format!("{:.0} MiB", after.saturating_sub(before) as f64 / MIB));
-    let each = (held::bytes() - weight) as f64 / (services * TOOLS) as f64;
+    let each = (counting::bytes() - weight) as f64 / (services * TOOLS) as f64;
     line("  held for each tool, services and instances included", &format!("{each:.0} bytes"));
     measure(&machina, services).await;
     machina.close().await;

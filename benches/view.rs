@@ -1,9 +1,10 @@
 //! Reading and changing a registry of 10,000 services.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,37 +18,11 @@ use serde_json::json;
 
 const SERVICES: usize = 10_000;
 
-/// The allocator of the system, with a count.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-#[allow(unsafe_code, reason = "the trait is unsafe; everything is handed on as it came")]
-// SAFETY: each call is the system allocator's, with the arguments that came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
 /// Prints how many allocations one of `count` calls makes. Nothing else may run.
 fn allocations<T>(name: &str, count: u32, mut each: impl FnMut() -> T) -> f64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = counting::allocations();
     (0..count).for_each(|_| drop(std::hint::black_box(each())));
-    let made = (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / f64::from(count);
+    let made = (counting::allocations() - before) as f64 / f64::from(count);
     show(&format!("{name:<58} {made:>11.2} allocations each, in {count}"));
     made
 }

@@ -60,7 +60,7 @@ struct Cli {
     /// What all chance follows from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Use the programs that are there, however old.
+    /// Use the farm that is there, however old.
     #[arg(long)]
     no_build: bool,
 }
