@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::CommandTemplate;
 use crate::alerts::AlertsConfig;
 use crate::egress::EgressConfig;
 use crate::error::{Error, Problem, Result};
@@ -92,13 +93,15 @@ impl Default for LimitsConfig {
 }
 
 /// What those outside the process may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
     /// Whether they may register instances that are commands: whoever can do
     /// that can run any program as the user that runs Machina. Also lets them
     /// register endpoints with placeholders, which read its environment.
     pub allow_stdio_registration: bool,
+    /// Commands that administrators among them may register all the same.
+    pub command_templates: Vec<CommandTemplate>,
     /// How many calls a minute each principal may make; 0 for any number.
     pub calls_per_minute: u32,
     /// How many of them may come at once.
@@ -107,7 +110,12 @@ pub struct AccessConfig {
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self { allow_stdio_registration: false, calls_per_minute: 0, calls_burst: 60 }
+        Self {
+            allow_stdio_registration: false,
+            command_templates: Vec::new(),
+            calls_per_minute: 0,
+            calls_burst: 60,
+        }
     }
 }
 
@@ -140,6 +148,9 @@ impl Config {
         }
         count("access.calls_per_minute", Some(self.access.calls_per_minute), 0, 1_000_000, &mut problems);
         count("access.calls_burst", Some(self.access.calls_burst), 1, 100_000, &mut problems);
+        for (index, template) in self.access.command_templates.iter().enumerate() {
+            template.check(&format!("access.command_templates[{index}]."), &mut problems);
+        }
         let journal = &self.journal;
         for (field, value) in
             [("journal.entries_max", journal.entries_max), ("journal.samples_max", journal.samples_max)]

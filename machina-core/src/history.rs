@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::error::{Error, Problem, Result};
 use crate::health::{Health, HealthState, ProbeOutcome};
 use crate::model::{InstanceId, ServiceName};
+use crate::rollup::roll_up;
 use crate::statistics::Tallied;
 use crate::store::{Entry, EntryKind, JournalQuery, What};
 use crate::view::{InstanceView, ServiceView};
@@ -323,42 +324,62 @@ impl Core {
         self.drop_leases(old, new);
         for (instance, seen) in old.instances() {
             if new.is_none_or(|new| new.instance(instance.id).is_none()) {
-                self.roll_up(old.service().name(), instance.id, seen);
-                if !self.replicas.owns(instance.id) {
-                    continue;
-                }
-                self.lose_sight(old.service().name(), instance.id, seen, "the instance was removed");
+                let name = old.service().name();
+                let owned = self.replicas.owns(instance.id).then_some(seen);
+                let lost = owned.and_then(|seen| lost_sight(name, instance.id, seen, "the instance was removed"));
+                roll_up(name, instance.id, seen).into_iter().chain(lost).for_each(|entry| self.recorder.record(entry));
             }
         }
     }
 
-    /// Says in the journal that nobody looks at the instances from now on that were
-    /// looked after here, unless another replica does.
-    pub(crate) fn lose_sight_of_all(&self) {
+    /// What the journal is told when the registry closes: the roll-ups, and that nobody
+    /// looks at the instances from now on that were looked after here, unless another replica does.
+    pub(crate) fn last_words(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let is_last = self.replicas.is_alone();
+        for view in self.view().services() {
+            let name = view.service().name();
+            for (instance, seen) in view.instances() {
+                entries.extend(roll_up(name, instance.id, seen));
+                if is_last && self.replicas.owns(instance.id) {
+                    entries.extend(lost_sight(name, instance.id, seen, "the registry was closed"));
+                }
+            }
+        }
+        entries
+    }
+
+    /// What the journal is told by the first of several replicas when it opens: what the
+    /// store knows of the health of instances is shown again from now on.
+    pub(crate) fn first_words(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
         for view in self.view().services() {
             for (instance, seen) in view.instances() {
-                self.roll_up(view.service().name(), instance.id, seen);
-                if !self.replicas.is_last() || !self.replicas.owns(instance.id) {
-                    continue;
+                let health = Health { since: clock::now(), ..(*seen.cell.health()).clone() };
+                if !health.state.is_undecided() {
+                    entries.push(transition(view.service().name(), instance.id, HealthState::Unknown, &health));
                 }
-                self.lose_sight(view.service().name(), instance.id, seen, "the registry was closed");
             }
         }
+        entries
     }
+}
 
-    fn lose_sight(&self, service: &ServiceName, instance: InstanceId, seen: &InstanceView, reason: &str) {
-        let state = seen.cell.health().state;
-        if state.is_undecided() {
-            return;
-        }
-        let (from, to) = (state.as_str().to_owned(), HealthState::Unknown.as_str().to_owned());
-        self.recorder.record(Entry {
-            at: clock::now(),
-            service: Some(service.clone()),
-            instance: Some(instance),
-            what: What::Transition { from, to, reason: reason.to_owned() },
-        });
+/// What the journal says of an instance that was in the state `from` until now.
+pub(crate) fn transition(service: &ServiceName, instance: InstanceId, from: HealthState, health: &Health) -> Entry {
+    let (from, to) = (from.as_str().to_owned(), health.state.as_str().to_owned());
+    let what = What::Transition { from, to, reason: health.reason.message.clone() };
+    Entry { at: health.since, service: Some(service.clone()), instance: Some(instance), what }
+}
+
+fn lost_sight(service: &ServiceName, instance: InstanceId, seen: &InstanceView, reason: &str) -> Option<Entry> {
+    let before = seen.cell.health().state;
+    if before.is_undecided() {
+        return None;
     }
+    let mut unknown = Health::unknown(clock::now());
+    unknown.reason.message = reason.to_owned();
+    Some(transition(service, instance, before, &unknown))
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ async fn a_lease_runs_out_exactly_at_its_end() {
     let heard = report.last_heartbeat.unwrap();
     assert!(reason.message.contains(&heard.to_string()), "{}", reason.message);
     assert_eq!(report.lease_expires_at.unwrap(), heard.checked_add(TTL).unwrap());
-    machina.system().core.recorder.flush(TTL).await;
+    machina.system().core.recorder.finish(Vec::new(), TTL).await;
     let page = machina.journal(&JournalQuery::of(EntryKind::Transition)).await.unwrap();
     assert!(matches!(&page.entries[0].what, What::Transition { to, .. } if to == "expired"), "{page:?}");
 

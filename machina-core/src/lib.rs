@@ -67,7 +67,10 @@ mod tool_index;
 mod view;
 mod write;
 
-pub use access::{Departed, Discovered, GroupReport, Measured, Principal, Reachable, Role, Scoped};
+pub use access::{
+    CommandTemplate, Departed, Discovered, GroupReport, Hole, Measured, Principal, Reachable, Role, Scoped,
+    TemplateArgument,
+};
 pub use alerts::{
     Alert, AlertChannel, AlertCounts, AlertMessage, AlertMessageKind, AlertRule, AlertsConfig, AlertsReport,
     ChannelError, ChannelReport, ChannelTest, Notifier, QuietHours, SlackTarget, SmtpTarget, SmtpTls, WebhookTarget,

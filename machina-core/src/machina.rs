@@ -332,8 +332,7 @@ impl Machina {
         core.retire().await;
         core.sessions.close().await;
         let patience = core.config.sessions.close_timeout;
-        core.lose_sight_of_all();
-        core.recorder.flush(patience).await;
+        core.recorder.finish(core.last_words(), patience).await;
         if !core.tasks.close(patience).await {
             tracing::warn!("some tasks did not end in time");
         }

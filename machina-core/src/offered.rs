@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::model::{Definitions, InstanceId, Pinning, Tool, ToolName};
+use crate::model::{Definitions, InstanceId, Pinning, Tool, ToolHints, ToolName};
 
 /// What a service offers, as far as its instances have said.
 #[derive(Debug, Default)]
@@ -36,6 +36,20 @@ pub struct OfferedTool {
     /// The tool, as the first instance that offers it publishes it.
     pub tool: Arc<Tool>,
     offered_by: u64,
+    hints: ToolHints,
+    is_alike: bool,
+}
+
+impl OfferedTool {
+    /// What all instances that offer it say of its effects: a call may go to any of them.
+    pub(crate) const fn hints(&self) -> ToolHints {
+        self.hints
+    }
+
+    /// Whether every instance that offers it publishes the definition with this hash.
+    pub(crate) fn is_as_pinned(&self, hash: &str) -> bool {
+        self.is_alike && self.tool.hash() == hash
+    }
 }
 
 impl OfferedTools {
@@ -69,9 +83,14 @@ impl OfferedTools {
         let next = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
         let place = *self.by_name.entry(tool.name().clone()).or_insert(next);
         if place == next {
-            self.list.push(OfferedTool { tool: Arc::clone(tool), offered_by: 0 });
+            let (hints, tool) = (tool.hints(), Arc::clone(tool));
+            self.list.push(OfferedTool { tool, offered_by: 0, hints, is_alike: true });
         }
-        self.list[place as usize].offered_by |= bit(index);
+        let offered = &mut self.list[place as usize];
+        offered.offered_by |= bit(index);
+        offered.hints.read_only &= tool.hints().read_only;
+        offered.hints.idempotent &= tool.hints().idempotent;
+        offered.is_alike &= tool.hash() == offered.tool.hash();
     }
 
     pub(crate) fn list(&self) -> &[OfferedTool] {

@@ -54,6 +54,8 @@ impl JournalConfig {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Entry>,
+    /// How many entries of one origin may be in the queue at once.
+    share: usize,
     queued: AtomicU64,
     dropped: Arc<AtomicU64>,
     written: watch::Receiver<u64>,
@@ -73,7 +75,9 @@ impl Recorder {
         let (queue, entries) = mpsc::channel(config.queue_max as usize);
         let (written, progress) = watch::channel(0);
         let dropped = Arc::new(AtomicU64::new(0));
-        let recorder = Self { queue, queued: AtomicU64::new(0), dropped: Arc::clone(&dropped), written: progress };
+        let share = (config.queue_max as usize / 4).clamp(1, BATCH_MAX);
+        let recorder =
+            Self { queue, share, queued: AtomicU64::new(0), dropped: Arc::clone(&dropped), written: progress };
         (recorder, Queue { entries, dropped, written })
     }
 
@@ -83,19 +87,39 @@ impl Recorder {
         counter.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Queues many entries, a part at a time, for as long as that takes: none is
+    /// dropped, and what others record meanwhile finds room.
+    pub(crate) async fn record_all(&self, entries: Vec<Entry>) {
+        for (place, entry) in entries.into_iter().enumerate() {
+            if place % self.share == 0 {
+                self.catch_up().await;
+            }
+            // The other end goes only after this one.
+            if self.queue.send(entry).await.is_ok() {
+                self.queued.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        self.catch_up().await;
+    }
+
     /// How many entries were dropped so far: for which the queue had no room, or
     /// which the journal does not take.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until what was queued by now has been written, at most `patience`.
-    pub(crate) async fn flush(&self, patience: Duration) {
-        let queued = self.queued.load(Ordering::Acquire);
-        let mut written = self.written.clone();
-        if tokio::time::timeout(patience, written.wait_for(|written| *written >= queued)).await.is_err() {
+    /// Queues the last entries, and waits until all have been written; at most `patience`.
+    pub(crate) async fn finish(&self, entries: Vec<Entry>, patience: Duration) {
+        if tokio::time::timeout(patience, self.record_all(entries)).await.is_err() {
             tracing::warn!("some journal entries were not written in time");
         }
+    }
+
+    /// Waits until what was queued by now has been written.
+    async fn catch_up(&self) {
+        let queued = self.queued.load(Ordering::Acquire);
+        // It ends with an error when nothing will be written any more.
+        let _ = self.written.clone().wait_for(|written| *written >= queued).await;
     }
 }
 

@@ -8,7 +8,10 @@ use crate::error::Error;
 use crate::machina::Machina;
 use crate::memory::MemoryStore;
 use crate::model::ServiceSpec;
+use crate::health::{HealthState, Status};
 use crate::store::{Backend, JournalPage, JournalQuery, What};
+use crate::testing::SimConnector;
+use crate::testing::registry_suite::{service, settle};
 
 /// A journal that is away for so many appends, and takes nothing that is `bad`.
 #[derive(Debug, Default)]
@@ -128,6 +131,54 @@ async fn audit_entries_are_never_dropped() {
     assert!(registry.dropped_journal_entries() > 0, "the queue of one entry was never full");
     let audit = registry.journal(&JournalQuery::of(EntryKind::Audit)).await.unwrap();
     assert_eq!(audit.entries.len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_entries_of_one_origin_leave_room_for_others() {
+    let journal = Arc::new(Faulty { away: AtomicU64::new(3), ..Faulty::default() });
+    let (recorder, queue) = Recorder::new(&config(40));
+    let many: Vec<Entry> = (0..1000).map(|number| call(&format!("m{number}"))).collect();
+    let writing = write(queue, Arc::clone(&journal) as Arc<dyn Journal>);
+    let recording = async {
+        let recorder = recorder;
+        let others = async {
+            for number in 0..100 {
+                recorder.record(call(&format!("o{number}")));
+                tokio::time::sleep(GATHER).await;
+            }
+        };
+        tokio::join!(recorder.record_all(many), others);
+        assert_eq!(recorder.dropped(), 0);
+    };
+    tokio::join!(writing, recording);
+    let of = |all: &[String], origin: char| all.iter().filter(|tool| tool.starts_with(origin)).count();
+    let all = written(&journal).await;
+    assert_eq!((of(&all, 'm'), of(&all, 'o')), (1000, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_closes_says_so_of_every_instance() {
+    let sim = SimConnector::default();
+    let store = Arc::new(MemoryStore::new());
+    let backend = Backend { journal: store.clone(), ..Backend::of(MemoryStore::new()) };
+    let registry = Machina::builder().config(Config { journal: config(8), ..Config::default() }).backend(backend);
+    let registry = registry.connector(Arc::new(sim.clone())).open().await.unwrap();
+    let instances: Vec<_> = (0..50).map(|number| sim.instance(&format!("i{number}"))).collect();
+    registry.register(service("a", &instances.iter().collect::<Vec<_>>())).await.unwrap();
+    settle(&registry, "a", Status::Healthy).await;
+    while registry.get("a").unwrap().instances().any(|(_, seen)| seen.health.state != HealthState::Healthy) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    registry.close().await;
+    let count = async |kind| {
+        let page = store.read(&JournalQuery { limit: 1000, ..JournalQuery::of(kind) }).await.unwrap();
+        let closed = |entry: &&Entry| matches!(&entry.what, What::Transition { reason, .. } if reason.ends_with("closed"));
+        match kind {
+            EntryKind::Transition => page.entries.iter().filter(closed).count(),
+            _ => page.entries.len(),
+        }
+    };
+    assert_eq!((count(EntryKind::Transition).await, count(EntryKind::Rollup).await), (50, 50));
 }
 
 #[test]

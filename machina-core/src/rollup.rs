@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::model::{InstanceId, ServiceName};
 use crate::statistics::Tallied;
 use crate::store::{Entry, What};
-use crate::view::InstanceView;
+use crate::view::{InstanceView, ServiceView, View};
 
 /// How long the clock may have been changed unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
@@ -26,33 +26,39 @@ impl Core {
             let now = clock::now();
             if day_of(now) != day {
                 day = day_of(now);
-                for service in self.view().services() {
-                    for (instance, seen) in service.instances() {
-                        self.roll_up(service.service().name(), instance.id, seen);
-                    }
-                }
+                self.recorder.record_all(roll_ups_of_all(&self.view())).await;
             }
             tokio::time::sleep(until_midnight(now).min(LOOK_EVERY)).await;
         }
     }
 
-    /// Writes down what the probes of an instance came to since that was last done.
-    pub(crate) fn roll_up(&self, service: &ServiceName, instance: InstanceId, seen: &InstanceView) {
-        let (now, tallied) = (clock::now(), seen.cell.statistics.tally.take());
-        let passes = tallied.passes();
-        if passes + tallied.failures == 0 {
-            return;
-        }
-        let Tallied { failures, durations } = tallied;
-        // What midnight ends belongs to the day before.
-        let since = start_of_day(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
-        self.recorder.record(Entry {
-            at: now,
-            service: Some(service.clone()),
-            instance: Some(instance),
-            what: What::Rollup { since, passes, failures, durations },
-        });
+}
+
+fn roll_ups_of_all(view: &View) -> Vec<Entry> {
+    let of_service = |service: &Arc<ServiceView>| {
+        let name = service.service().name();
+        let roll_ups = service.instances().filter_map(|(instance, seen)| roll_up(name, instance.id, seen));
+        roll_ups.collect::<Vec<_>>()
+    };
+    view.services().flat_map(of_service).collect()
+}
+
+/// What the probes of an instance came to since that was last asked; `None` if there was none.
+pub(crate) fn roll_up(service: &ServiceName, instance: InstanceId, seen: &InstanceView) -> Option<Entry> {
+    let (now, tallied) = (clock::now(), seen.cell.statistics.tally.take());
+    let passes = tallied.passes();
+    if passes + tallied.failures == 0 {
+        return None;
     }
+    let Tallied { failures, durations } = tallied;
+    // What midnight ends belongs to the day before.
+    let since = start_of_day(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
+    Some(Entry {
+        at: now,
+        service: Some(service.clone()),
+        instance: Some(instance),
+        what: What::Rollup { since, passes, failures, durations },
+    })
 }
 
 const DAY_SECONDS: i64 = 24 * 3600;

@@ -3,7 +3,7 @@
 //! is to run it as the user that runs the registry, and an address with
 //! `${NAME}` in it is told what that variable holds.
 
-use super::Principal;
+use super::{Principal, Role};
 use crate::config::AccessConfig;
 use crate::error::{Error, Result};
 use crate::model::{Endpoint, Instance, SensitiveMap, Service};
@@ -13,7 +13,8 @@ use crate::view::{Delta, View};
 /// [`Forbidden`](crate::ErrorKind::Forbidden) when a remote principal adds or
 /// changes a command (its arguments, directory and environment included) or an
 /// endpoint with a placeholder, or moves an endpoint together with its secrets,
-/// and the configuration does not allow that.
+/// and the configuration does not allow that; commands of a template only an
+/// administrator may register.
 pub(super) fn refuse_new_commands(
     before: &View,
     deltas: &[Delta],
@@ -27,16 +28,26 @@ pub(super) fn refuse_new_commands(
         let Delta::Put(service) = delta else { continue };
         let known = before.by_id(service.id).map(|view| &**view.service());
         for (index, instance) in service.spec.instances.iter().enumerate() {
+            if principal.role >= Role::Admin && is_made_by_template(service, instance, config) {
+                continue;
+            }
             let Some(what) = reached_for(known, service, instance) else { continue };
             let (name, kind) = (service.name(), instance.endpoint.kind());
             let message = format!(
-                "instances[{index}].{kind} of `{name}` {what}; set access.allow_stdio_registration = true to allow \
-                 that from outside, or declare it in a file that the server imports"
+                "instances[{index}].{kind} of `{name}` {what}; declare it in a file that the server imports, describe \
+                 it in access.command_templates, or set access.allow_stdio_registration = true to allow anything"
             );
             return Err(Error::forbidden(message).with(|context| context.service = Some(name.to_string())));
         }
     }
     Ok(())
+}
+
+/// Whether an instance is a command that the operator has described; the environment
+/// of its service is none of it.
+fn is_made_by_template(service: &Service, instance: &Instance, config: &AccessConfig) -> bool {
+    let Endpoint::Stdio(stdio) = &instance.endpoint else { return false };
+    service.spec.env.is_empty() && config.command_templates.iter().any(|template| template.makes(stdio))
 }
 
 /// What an instance of `after` would have the process do that it did not do
@@ -47,7 +58,9 @@ fn reached_for(before: Option<&Service>, after: &Service, instance: &Instance) -
     let same_env = before.is_some_and(|before| before.spec.env == after.spec.env);
     match &instance.endpoint {
         Endpoint::Stdio(_) if same && same_env => None,
-        Endpoint::Stdio(_) => Some("is a command, and from outside no command may be registered or changed"),
+        Endpoint::Stdio(_) => {
+            Some("is a command, and from outside no command may be registered or changed that no template makes")
+        }
         _ if same => None,
         endpoint if endpoint.reaches_into_process() => {
             Some("has a placeholder, and from outside nothing may be registered that reads the server's environment")

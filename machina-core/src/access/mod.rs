@@ -17,6 +17,7 @@ mod requests;
 mod scoped;
 mod search;
 mod self_report;
+mod templates;
 
 pub use departed::Departed;
 pub use discover::{Discovered, Reachable};
@@ -24,3 +25,4 @@ pub use groups::GroupReport;
 pub use measured::Measured;
 pub use principal::{Principal, Role};
 pub use scoped::Scoped;
+pub use templates::{CommandTemplate, Hole, TemplateArgument};

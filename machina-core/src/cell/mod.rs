@@ -215,6 +215,11 @@ impl Cell {
         self.observed().stderr_tail = tail;
     }
 
+    /// Something says that the instance is worth a look.
+    pub(crate) fn triggered(&self) {
+        self.observed().machine.triggered(Instant::now());
+    }
+
     /// Time until the next probe, before jitter.
     pub(crate) fn probe_delay(&self) -> Duration {
         let observed = self.observed();

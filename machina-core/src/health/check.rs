@@ -49,6 +49,9 @@ impl Patient for Core {
             return Some(seen.cell.probe_delay());
         }
         self.pass_time(service, instance, seen);
+        if asked {
+            seen.cell.triggered();
+        }
         if let Some(wait) = self.sessions.restart_wait(instance) {
             return Some(wait);
         }

@@ -22,6 +22,9 @@ use crate::model::{HealthConfig, InstanceId};
 /// How often the loop is measured.
 const MEASURED_EVERY: Duration = Duration::from_millis(500);
 
+/// Who is less late than this does not stand still any more.
+const MOVES_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long a connection to this very process may take.
 const SELF_TEST_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -33,6 +36,8 @@ pub(crate) struct Guard {
     /// In thousandths.
     factor: AtomicU32,
     lag_max: Duration,
+    /// Who is later than a probe waits for its answer stands still.
+    still_from: Duration,
 }
 
 impl Guard {
@@ -43,6 +48,7 @@ impl Guard {
             holds: AtomicBool::new(false),
             factor: AtomicU32::new(1000),
             lag_max: config.lag_max,
+            still_from: config.timeout,
         }
     }
 
@@ -103,6 +109,10 @@ impl Guard {
         let thousandths = (lag.factor(self.lag_max) * 1000.0).round();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1000 to 8000")]
         self.factor.store(thousandths as u32, Ordering::Relaxed);
+        let mut preservation = self.preservation();
+        let from = if preservation.is_still() { MOVES_AGAIN } else { self.still_from };
+        preservation.stands_still(lag.lateness() >= from, Instant::now());
+        self.holds.store(preservation.holds(), Ordering::Relaxed);
     }
 
     /// Ends self-preservation where it is over; returns how many fail.
@@ -139,17 +149,28 @@ impl Core {
             let active = self.guard.holds();
             if active != told {
                 told = active;
-                self.tell_of_preservation(active, failing, targets, &test);
+                self.tell_of_preservation(active, failing, targets, &test, lag.lateness());
             }
         }
     }
 
-    fn tell_of_preservation(&self, active: bool, failing: usize, targets: usize, test: &io::Result<()>) {
+    fn tell_of_preservation(
+        &self,
+        active: bool,
+        failing: usize,
+        targets: usize,
+        test: &io::Result<()>,
+        late: Duration,
+    ) {
         let test = match test {
             Ok(()) => "its self-test passed".to_owned(),
             Err(error) => format!("its self-test failed: {error}"),
         };
         let message = match active {
+            true if self.guard.preservation().is_still() => format!(
+                "Machina itself did nothing for {:.1} s ({test}): no instance is taken out of use for what it missed",
+                late.as_secs_f64()
+            ),
             true => format!(
                 "{failing} of {targets} instances fail at once: the fault may be Machina's own ({test}); \
                  none is taken out of use for it"

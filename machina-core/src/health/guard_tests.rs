@@ -72,6 +72,25 @@ async fn where_nobody_watches_nothing_is_frozen() {
     assert!(!guard.holds());
 }
 
+#[tokio::test(start_paused = true)]
+async fn while_machina_stands_still_nothing_goes_down_for_it() {
+    let guard = guard();
+    let mut lag = Lag::default();
+    let mut late = |by: u64| {
+        lag.measured(Duration::from_secs(by));
+        guard.measured(lag);
+        guard.look(10, &Ok(()));
+        guard.holds()
+    };
+    assert!(!late(4), "a probe waits for 5 s");
+    assert!(late(20));
+    assert!(sees(&guard, InstanceId::generate(), true, DOWN), "soft");
+    assert!(!sees(&guard, InstanceId::generate(), false, DOWN), "hard");
+    assert!((0..4).all(|_| late(0)), "10 s, 5 s, 2.5 s, 1.25 s");
+    assert!(!late(0));
+    assert!(!late(4), "once it is over, as ever");
+}
+
 #[test]
 fn this_process_can_connect_to_itself() {
     self_test().unwrap();

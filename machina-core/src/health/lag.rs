@@ -19,6 +19,11 @@ impl Lag {
         self.0 = lateness.max(self.0 / 2);
     }
 
+    /// How late it is.
+    pub(crate) const fn lateness(self) -> Duration {
+        self.0
+    }
+
     /// How many times its time a probe gets while the loop should be no later
     /// than `most`: 1 to 8.
     pub(crate) fn factor(self, most: Duration) -> f64 {

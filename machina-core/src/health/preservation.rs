@@ -1,5 +1,5 @@
 //! Whether so many instances fail at once that the fault is likelier Machina's own
-//! (its network, its machine) than theirs. While that holds, no soft failure takes
+//! (its network, its machine) than theirs, or it stood still. While that holds, no soft failure takes
 //! an instance down; and at any time soft failures take down at most one share of
 //! the instances within an interval (S7). Hard evidence is none of its business.
 //!
@@ -33,6 +33,8 @@ pub(crate) struct Preservation {
     /// When instances were taken down softly within the last interval.
     ejections: VecDeque<Instant>,
     held_since: Option<Instant>,
+    /// Machina itself stands still, or did a moment ago.
+    still: bool,
 }
 
 impl Preservation {
@@ -45,6 +47,7 @@ impl Preservation {
             failing: HashSet::new(),
             ejections: VecDeque::new(),
             held_since: None,
+            still: false,
         }
     }
 
@@ -56,6 +59,20 @@ impl Preservation {
         }
         self.failing.insert(instance);
         if self.exceeds(self.recent.len(), targets) {
+            self.held_since.get_or_insert(now);
+        }
+    }
+
+    /// Whether it holds because Machina itself stood still.
+    pub(crate) const fn is_still(&self) -> bool {
+        self.still
+    }
+
+    /// Whether Machina itself stands still, or did a moment ago: what fails meanwhile
+    /// may have failed for that.
+    pub(crate) fn stands_still(&mut self, still: bool, now: Instant) {
+        self.still = still;
+        if still {
             self.held_since.get_or_insert(now);
         }
     }
@@ -95,7 +112,7 @@ impl Preservation {
         let Some(since) = self.held_since else { return };
         let believed = sound && now.saturating_duration_since(since) >= self.interval * INTERVALS_MAX;
         let fails = self.exceeds(self.failing.len(), targets);
-        if !self.exceeds(self.recent.len(), targets) && (!fails || believed) {
+        if !self.still && !self.exceeds(self.recent.len(), targets) && (!fails || believed) {
             self.held_since = None;
         }
     }

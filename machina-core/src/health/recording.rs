@@ -9,6 +9,7 @@ use crate::cell::{Circumstances, Flapping, Recorded};
 use crate::clock;
 use crate::core::Core;
 use crate::event::EventKind;
+use crate::history;
 use crate::model::{Endpoint, InstanceId, ServiceId, ServiceName};
 use crate::store::{Entry, What};
 use crate::view::{Delta, InstanceView, ServiceView, View};
@@ -64,7 +65,8 @@ impl Core {
     }
 
     /// Shows everyone the health of an instance that this process looks after, and
-    /// writes down what changed.
+    /// writes down what changed; where replicas share the store, together with what
+    /// they are told, so that the journal says nothing that they were never told.
     pub(crate) fn publish_health(&self, view: &ServiceView, instance: InstanceId, recorded: Recorded) {
         let Some(name) = self.show_health(view, instance, &recorded) else { return };
         let shared = view.instance(instance).and_then(|(_, seen)| seen.cell.shared());
@@ -72,17 +74,10 @@ impl Core {
         if recorded.transition.is_some() || recorded.flapping.is_some() || !same {
             self.replicas.outbox.changed(instance);
         }
-        if let Some((from, to)) = recorded.transition {
-            self.recorder.record(Entry {
-                at: recorded.health.since,
-                service: Some(name),
-                instance: Some(instance),
-                what: What::Transition {
-                    from: from.as_str().to_owned(),
-                    to: to.as_str().to_owned(),
-                    reason: recorded.health.reason.message.clone(),
-                },
-            });
+        if let Some((from, _)) = recorded.transition
+            && !self.replicas.tells_of(instance)
+        {
+            self.recorder.record(history::transition(&name, instance, from, &recorded.health));
         }
     }
 

@@ -113,6 +113,8 @@ pub(crate) struct Machine {
     pub(crate) newest: u64,
     /// When the state was entered.
     pub(crate) entered: Instant,
+    /// From when on probes of an instance that is down become rarer.
+    rarer_from: Instant,
     /// Until when failures mean "still starting".
     pub(crate) grace_until: Instant,
 }
@@ -127,6 +129,7 @@ impl Machine {
             flaps: Flaps::default(),
             newest: 0,
             entered: now,
+            rarer_from: now,
             grace_until: now + parameters.startup_grace,
         }
     }
@@ -136,10 +139,15 @@ impl Machine {
         if self.flaps.is_flapping() { self.rise.max(parameters.flap_success_threshold) } else { self.rise }
     }
 
+    /// Something says that the instance is worth a look: it is looked at as often as
+    /// if it had gone down just now.
+    pub(crate) const fn triggered(&mut self, now: Instant) {
+        self.rarer_from = now;
+    }
+
     fn enter(&mut self, state: HealthState, now: Instant) {
         if self.state != state {
-            self.state = state;
-            self.entered = now;
+            (self.state, self.entered, self.rarer_from) = (state, now, now);
         }
     }
 }
@@ -213,7 +221,8 @@ fn take_over(machine: &mut Machine, told: &Told, now: Instant, parameters: &Heal
     machine.passes = u32::from(told.state == HealthState::Recovering);
     machine.rise = if told.hard || machine.state == HealthState::Unknown { 1 } else { parameters.success_threshold };
     if machine.state != told.state {
-        (machine.state, machine.entered) = (told.state, told.since.min(now));
+        let since = told.since.min(now);
+        (machine.state, machine.entered, machine.rarer_from) = (told.state, since, since);
     }
     machine.flaps.pass_time(now, parameters);
     if was_up && !machine.state.is_up() {
@@ -313,7 +322,7 @@ pub(crate) fn probe_delay(machine: &Machine, now: Instant, parameters: &HealthPa
         | HealthState::Suspect
         | HealthState::Recovering
         | HealthState::CrashLoop => fast,
-        HealthState::Unhealthy => match now.saturating_duration_since(machine.entered) {
+        HealthState::Unhealthy => match now.saturating_duration_since(machine.rarer_from) {
             down if down < 5 * MINUTE => fast,
             down if down < 10 * MINUTE => Duration::from_secs(10),
             down if down < 20 * MINUTE => Duration::from_secs(30),

@@ -114,6 +114,10 @@ fn the_longer_down_the_rarer_the_probes() {
         delays.push(probe_delay(&run.machine, now, &PARAMETERS).as_secs());
     }
     assert_eq!(delays, [3, 3, 10, 30, 30], "never rarer than the interval itself");
+    let later = run.now + Duration::from_secs(3600);
+    run.machine.triggered(later);
+    assert_eq!(probe_delay(&run.machine, later, &PARAMETERS).as_secs(), 3, "something says that it is worth a look");
+    assert_eq!(run.machine.state, HealthState::Unhealthy);
 }
 
 #[test]

@@ -92,11 +92,30 @@ async fn a_replica_that_is_cut_off_stops_in_time_and_writes_nothing_stale() {
     let gap = cluster.longest_gap(cut);
     assert!(gap <= TTL + INTERVAL, "{gap:?}");
     cluster.settle().await;
-    let transitions = cluster.transitions_of(blinks).await;
-    assert!(
-        transitions.iter().all(|to| to != "unhealthy") || transitions.last().unwrap() == "healthy",
-        "{transitions:?}"
-    );
+    for instance in &cluster.instances {
+        let (told, shown) = (cluster.transitions_of(instance.id).await, cluster.health(1, instance.id).unwrap());
+        assert_eq!(told.last().map(String::as_str), Some(shown.state.as_str()), "{told:?}");
+        assert!(told.windows(2).all(|two| two[0] != two[1]), "what is stale was not written: {told:?}");
+    }
+}
+
+/// From the end of the last replica until the first one is there again nothing is known.
+#[tokio::test(start_paused = true)]
+async fn the_journal_says_when_nobody_looked() {
+    let mut cluster = Cluster::of(1, 5).await;
+    cluster.world.set_down(cluster.instances[0].id, true);
+    tokio::time::sleep(SECOND * 60).await;
+    cluster.replicas.remove(0).close().await;
+    cluster.lines.remove(0);
+    tokio::time::sleep(SECOND * 600).await;
+    cluster.join().await;
+    cluster.join().await;
+    cluster.settle().await;
+    for (index, instance) in cluster.instances.iter().enumerate() {
+        let told = cluster.transitions_of(instance.id).await;
+        let now = if index == 0 { "unhealthy" } else { "healthy" };
+        assert_eq!(told[told.len() - 3..], [now, "unknown", now], "{told:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

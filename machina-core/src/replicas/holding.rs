@@ -25,6 +25,8 @@ struct Progress {
     watched: BTreeSet<ShardLease>,
     /// The shards that were held when the store last answered.
     held: BTreeSet<ShardLease>,
+    /// The leases were renewed at least once.
+    begun: bool,
 }
 
 impl Core {
@@ -36,7 +38,14 @@ impl Core {
         self.watch_all(|instance| self.replicas.is_own(instance)).await;
         loop {
             let wait = match self.renew(shared, &mut progress).await {
-                Ok(wait) => wait,
+                Ok(wait) => {
+                    if !std::mem::replace(&mut progress.begun, true) && self.replicas.is_alone() {
+                        let core = Arc::clone(&self);
+                        let words = async move { core.recorder.record_all(core.first_words()).await };
+                        self.tasks.spawn("say what is known", words);
+                    }
+                    wait
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the leases of this replica were not renewed");
                     self.stop_in_time(shared, &mut progress).await;

@@ -173,6 +173,12 @@ impl Replicas {
         }
     }
 
+    /// Whether the other replicas are told of the health of an instance by whoever
+    /// looks after it.
+    pub(crate) fn tells_of(&self, instance: InstanceId) -> bool {
+        matches!(self.charge(instance), None | Some(Charge::Holds(_)))
+    }
+
     /// Whether this is the one that tells people of alerts: whoever has the first
     /// shard.
     pub(crate) fn tells_people(&self) -> bool {
@@ -194,8 +200,8 @@ impl Replicas {
         self.shared.as_ref().map(|shared| shared.id.to_string()).unwrap_or_default()
     }
 
-    /// Whether no other replica goes on when this one ends.
-    pub(crate) fn is_last(&self) -> bool {
+    /// Whether there was no other replica when the leases were last renewed.
+    pub(crate) fn is_alone(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.count.load(Ordering::Relaxed) <= 1)
     }
 

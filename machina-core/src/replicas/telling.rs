@@ -14,7 +14,8 @@ use crate::cell::{Recorded, age};
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::health::{CALLS_PATIENCE, Health, HealthState};
-use crate::model::{InstanceId, ServiceId};
+use crate::history::transition;
+use crate::model::{InstanceId, ServiceId, ServiceName};
 use crate::shards::shard_of;
 use crate::store::{Batch, Change, Image, Seen};
 use crate::view::{Delta, View};
@@ -48,8 +49,11 @@ enum Turn {
 /// The health of one instance, to be written by whoever looks after it.
 struct Report {
     service: ServiceId,
+    name: ServiceName,
     instance: InstanceId,
     health: Arc<Health>,
+    /// What the others were told before.
+    before: HealthState,
     charge: Charge,
 }
 
@@ -119,8 +123,10 @@ impl Core {
             Some(Charge::Own) => Turn::Never,
             // Until the lease is renewed, or another has said how the instance is.
             None if is_news(&health, shared.as_deref()) => Turn::Later,
-            Some(charge) if shared.is_none_or(|shared| shared != health) => {
-                Turn::Now(Report { service: service.service().id, instance, health, charge })
+            Some(charge) if shared.as_ref().is_none_or(|shared| *shared != health) => {
+                let (service, name) = (service.service().id, service.service().name().clone());
+                let before = shared.map_or(HealthState::Unknown, |shared| shared.state);
+                Turn::Now(Report { service, name, instance, health, before, charge })
             }
             None | Some(_) => Turn::Never,
         }
@@ -155,10 +161,12 @@ impl Core {
             instance: told.instance,
             health: Arc::clone(&told.health),
         };
+        let changed = told.iter().filter(|told| told.before != told.health.state);
+        let entry = |told: &Report| transition(&told.name, told.instance, told.before, &told.health);
         let batch = Batch {
             preconditions: by_shard.into_values().filter_map(|charge| self.replicas.condition(charge)).collect(),
             changes: told.iter().map(put).collect(),
-            entries: Vec::new(),
+            entries: changed.map(entry).collect(),
         };
         self.write(batch).await
     }

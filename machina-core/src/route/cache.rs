@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::eligible::repeatable;
+use super::eligible::reads_only;
 use super::options::CallOptions;
 use super::report::CallReport;
 use crate::clock;
@@ -51,8 +51,7 @@ impl Recall {
         let (tool, time) = (call.tool.as_str(), policy.cached_tools.get(call.tool.as_str())?.0);
         let offered = view.tool(tool)?;
         let neutral = options.meta.keys().all(|name| NEUTRAL_META.contains(&name.as_str()));
-        let pinned = policy.pins.get(tool).is_none_or(|pin| pin == offered.tool.hash());
-        if !neutral || !pinned || !offered.tool.hints().read_only || !repeatable(view, tool).0 {
+        if !neutral || !reads_only(view, tool) {
             return None;
         }
         let arguments = serde_json_canonicalizer::to_vec(&call.arguments).ok()?;

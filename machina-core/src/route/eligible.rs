@@ -14,7 +14,8 @@ use super::balance::Candidate;
 use super::breaker::BreakerState;
 use crate::config::Config;
 use crate::health::{Health, HealthState, ReasonCode};
-use crate::model::{AdminState, Endpoint, Instance};
+use crate::model::{AdminState, Endpoint, Instance, RoutingPolicy};
+use crate::offered::OfferedTool;
 use crate::view::{InstanceView, ServiceView};
 
 /// What is known of an instance, as far as calls are concerned.
@@ -299,15 +300,26 @@ pub(super) fn repeatable(view: &ServiceView, tool: &str) -> (bool, &'static str)
     let Some(offered) = view.tool(tool) else {
         return (false, "its definition is not known");
     };
-    if policy.pins.get(tool).is_some_and(|pin| pin != offered.tool.hash()) {
+    if !is_as_pinned(policy, offered) {
         return (false, "it is another tool than the operator pinned");
     }
-    let hints = offered.tool.hints();
+    let hints = offered.hints();
     match (hints.read_only || hints.idempotent, view.routing.trust_annotations) {
         (true, true) => (true, "the server's annotations say so and the operator trusts them"),
         (true, false) => (false, "the server's annotations say so, but routing_policy.trust_annotations is off"),
         (false, _) => (false, "nothing says that repeating it is harmless"),
     }
+}
+
+/// Whether calls of `tool` only read: every instance that offers it says so, and the operator trusts that.
+pub(super) fn reads_only(view: &ServiceView, tool: &str) -> bool {
+    let policy = &view.service().spec.routing_policy;
+    let says_so = |offered: &OfferedTool| offered.hints().read_only && is_as_pinned(policy, offered);
+    view.tool(tool).is_some_and(says_so) && repeatable(view, tool).0
+}
+
+fn is_as_pinned(policy: &RoutingPolicy, offered: &OfferedTool) -> bool {
+    policy.pins.get(offered.tool.name().as_str()).is_none_or(|pin| offered.is_as_pinned(pin))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::eligible::reads_only;
 use crate::model::RoutingParameters;
 use crate::view::ServiceView;
 
@@ -40,10 +41,8 @@ pub(super) fn hedge_delay(view: &ServiceView, tool: Option<&str>) -> Option<Dura
         return None;
     }
     let tool = tool.filter(|tool| policy.hedged_tools.iter().any(|name| name == tool))?;
-    let trusted = view.routing.trust_annotations || policy.idempotent_tools.iter().any(|name| name == tool);
-    let read_only = view.tool(tool).is_some_and(|offered| offered.tool.hints().read_only);
     let usual = view.usual_duration(tool).unwrap_or_default();
-    (trusted && read_only).then(|| usual.max(view.routing.hedge_delay))
+    reads_only(view, tool).then(|| usual.max(view.routing.hedge_delay))
 }
 
 #[cfg(test)]

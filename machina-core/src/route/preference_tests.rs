@@ -12,7 +12,7 @@ use super::*;
 use crate::model::{BalancerKind, ServiceSpec};
 use crate::route::{BreakerState, Locality, Standing};
 use crate::testing::registry_suite::call;
-use crate::testing::{Behaviour, Contact, Deed, Ending, Onlooker};
+use crate::testing::{Behaviour, Contact, Deed, Ending, Onlooker, add_tool, echo_tool};
 
 /// The positions of the instances that answered calls with these options.
 async fn answering(stage: &Stage, options: &CallOptions, calls: usize) -> BTreeSet<usize> {
@@ -215,6 +215,31 @@ async fn few_calls_are_sent_twice_and_only_those_of_trusted_read_only_tools() {
     })
     .await;
     assert_eq!(distrusted.explain("echo").await.hedge_delay_ms, None);
+}
+
+/// A call may go to any instance that offers the tool, so what one of them says is not enough.
+#[tokio::test(start_paused = true)]
+async fn of_the_annotations_counts_what_all_instances_say_and_the_pins_allow() {
+    let stage = Stage::of(2, hedged).await;
+    let explained = stage.explain("echo").await;
+    assert_eq!((explained.repeatable, explained.hedge_delay_ms), (true, Some(50)));
+    let mut writes = echo_tool();
+    writes["annotations"] = json!({"idempotentHint": true});
+    stage.sim.set_tools(&stage.instances[1], vec![writes.clone(), add_tool()]);
+    sleep(SECOND * 5).await;
+    let explained = stage.explain("echo").await;
+    assert_eq!((explained.repeatable, explained.hedge_delay_ms), (false, None), "the first says nothing of idempotent");
+    writes["annotations"] = json!({"readOnlyHint": true, "idempotentHint": true});
+    stage.sim.set_tools(&stage.instances[1], vec![writes, add_tool()]);
+    sleep(SECOND * 5).await;
+    let explained = stage.explain("echo").await;
+    assert_eq!((explained.repeatable, explained.hedge_delay_ms), (true, Some(50)));
+    let view = stage.machina.get("a").unwrap();
+    let mut spec = view.service().spec.clone();
+    spec.routing_policy.pins = [("echo".to_owned(), view.tool("echo").unwrap().tool.hash().to_owned())].into();
+    stage.machina.update("a", spec, None).await.unwrap();
+    let explained = stage.explain("echo").await;
+    assert_eq!((explained.repeatable, explained.hedge_delay_ms), (false, None), "the second is not as pinned");
 }
 
 #[tokio::test(start_paused = true)]

@@ -178,6 +178,7 @@ const LAST: &[Key] = &[
     key("limits.events_max", "how many past events can be replayed"),
     key("limits.groups_max", "how many groups there may be"),
     key("access.allow_stdio_registration", "whether services with a command may be registered over HTTP"),
+    key("access.command_templates", "commands that administrators may register over HTTP"),
     key("access.calls_per_minute", "how many calls a minute each principal may make; 0 for any number, to 1000000"),
     key("access.calls_burst", "how many of them may come at once; 1 to 100000"),
     key(

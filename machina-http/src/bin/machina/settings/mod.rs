@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use machina_core::{
-    AccessConfig, AlertChannel, AlertsConfig, Builtin, Config, EgressConfig, Error, GroupSpec, HealthConfig,
+    AccessConfig, AlertChannel, AlertsConfig, Builtin, CommandTemplate, Config, EgressConfig, Error, GroupSpec, HealthConfig,
     JournalConfig, LimitsConfig, Problem, ReplicasConfig, Result, RoutingConfig, ServiceSpec, SessionsConfig,
 };
 use machina_http::{ServerConfig, check_bind};
@@ -265,6 +265,9 @@ fn problems_of_records(list: &str, value: &Value) -> Option<Vec<Problem>> {
     match list {
         "services" => Some(problems_of(list, value, &|item| ServiceSpec::from_value(item).map(drop))),
         "groups" => Some(problems_of(list, value, &|item| GroupSpec::from_value(item).map(drop))),
+        "access.command_templates" => {
+            Some(problems_of(list, value, &|item| CommandTemplate::from_value(item).map(drop)))
+        }
         "alerts.channels" => Some(problems_of(list, value, &|item| AlertChannel::from_value(item).map(drop))),
         _ => None,
     }

@@ -51,6 +51,10 @@ fn property(key: &Key) -> Value {
             json!({"type": "array", "items": {"type": "object", "required": ["name"],
                    "properties": {"name": {"type": "string"}, "minimum_level": {"type": "string"}}}})
         }
+        Value::Array(_) if key.path == "access.command_templates" => {
+            json!({"type": "array", "items": {"type": "object", "required": ["command"],
+                   "properties": {"command": {"type": "string"}, "args": {"type": "array"}}}})
+        }
         Value::Array(_) if key.path == "alerts.quiet_hours" => {
             json!({"type": "array", "items": {"type": "object", "required": ["from", "to"],
                    "properties": {"from": {"type": "string"}, "to": {"type": "string"}}}})
