@@ -239,8 +239,10 @@ fn not_started(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use machina_core::ErrorKind;
     use rustix::process::Pid;
+    use std::sync::mpsc::sync_channel;
     use tokio::io::AsyncReadExt;
 
     async fn start(program: &Program) -> Result<(Process, Streams)> {
@@ -351,25 +353,45 @@ mod tests {
         });
     }
 
+    /// Asserts that no process with `marker` among its arguments is left of what was asked for before.
+    async fn none_is_left(marker: &str) {
+        // Behind it in the queue.
+        let (mut last, _streams) = start(&program("true", &[])).await.unwrap();
+        last.ended().await.unwrap();
+        let running = || {
+            std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+                let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).contains(marker)
+            })
+        };
+        for _ in 0..300 {
+            if !running() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it still runs");
+    }
+
     #[tokio::test]
     async fn an_abandoned_start_leaves_nothing_behind() {
         let marker = format!("300.{:09}", std::process::id());
         let sleeper = program("sleep", &[&marker]);
-        let before = futures_util::FutureExt::now_or_never(start(&sleeper));
-        assert!(before.is_none(), "it takes longer than a moment");
-        // Behind it in the queue.
-        let (mut last, _streams) = start(&program("true", &[])).await.unwrap();
-        last.ended().await.unwrap();
-        let running = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&marker)
-        });
-        assert!(!running);
+        let (go, wait) = sync_channel::<()>(0);
+        let mut blocked = Box::pin(spawner::run(move || wait.recv()));
+        assert!(futures_util::poll!(&mut blocked).is_pending());
+        assert!(start(&sleeper).now_or_never().is_none(), "it is not its turn yet");
+        go.send(()).unwrap();
+        blocked.await.unwrap().unwrap();
+        none_is_left(&marker).await;
+        // And where it may be its turn already.
+        drop(start(&sleeper).now_or_never());
+        none_is_left(&marker).await;
     }
 
     #[test]
     fn a_panic_takes_the_group_along() {
-        let (send, receive) = std::sync::mpsc::sync_channel(1);
+        let (send, receive) = sync_channel(1);
         let panicked = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {

@@ -25,11 +25,9 @@ use tokio::time::timeout;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::ports;
 
-fn config() -> HttpConfig {
-    HttpConfig { discover_timeout: Duration::from_millis(500), ..HttpConfig::default() }
-}
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn environment() -> Environment {
     Environment::new([("TOKEN".to_owned(), "hunter2".to_owned())])
@@ -50,12 +48,12 @@ fn target(instance: Instance, era: Option<Era>) -> Target {
 async fn over_websocket(url: &str, era: Option<Era>) -> Result<Arc<dyn Session>> {
     let spec = json!({"name": "x", "instances": [{"websocket": {"url": url}}]});
     let instance = ServiceSpec::parse(&spec.to_string()).unwrap().instances.remove(0);
-    WebSocketConnector::new(config(), environment()).unwrap().connect(&target(instance, era)).await
+    WebSocketConnector::new(HttpConfig::default(), environment()).unwrap().connect(&target(instance, era)).await
 }
 
 async fn over_sse(url: &str) -> Result<Arc<dyn Session>> {
     let instance = Instance::new(Endpoint::Sse(HttpEndpoint::new(url)));
-    SseConnector::new(config(), environment()).unwrap().connect(&target(instance, None)).await
+    SseConnector::new(HttpConfig::default(), environment()).unwrap().connect(&target(instance, None)).await
 }
 
 async fn call(session: &Arc<dyn Session>, tool: &str) -> Result<Value> {
@@ -149,8 +147,7 @@ async fn our_own_server_is_reached_in_both_eras_tells_of_changes_and_of_its_end(
 
 #[tokio::test]
 async fn a_websocket_that_cannot_be_opened_says_why() {
-    let (gone, address) = listener().await;
-    drop(gone);
+    let (_port, address) = ports::closed().await;
     let error = over_websocket(&format!("ws://{address}/"), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     let (listener, address) = listener().await;

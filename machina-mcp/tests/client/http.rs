@@ -92,7 +92,8 @@ async fn the_known_era_is_asked_first_and_a_changed_one_found() {
         _ => polite(request).unwrap_or_else(|| done(request)),
     })
     .await;
-    assert_eq!(connect(&silent, None).await.unwrap().protocol_version(), "2025-11-25");
+    let (connector, endpoint) = (connector_that_waits(Duration::from_millis(500)), HttpEndpoint::new(&silent.url));
+    assert_eq!(connector.connect(&target(endpoint, None)).await.unwrap().protocol_version(), "2025-11-25");
     let crashing = Server::start(|request| match request.method() {
         "server/discover" => reply(500, &[], "Traceback"),
         _ => polite(request).unwrap_or_else(|| done(request)),
@@ -156,7 +157,7 @@ async fn a_stream_carries_progress_questions_and_the_answer() {
     assert_eq!(*seen.lock().unwrap(), [1.0, 2.0], "only what grows is passed on");
     let notice = timeout(Duration::from_secs(1), session.notice()).await.unwrap();
     assert!(matches!(notice, Notice::DefinitionsChanged));
-    for _ in 0..100 {
+    for _ in 0..500 {
         if server.received().iter().any(|request| request.body["id"] == 77) {
             break;
         }

@@ -1,13 +1,17 @@
 //! A scripted HTTP server: says exactly what a test wants said, byte by byte.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::ports;
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -64,6 +68,7 @@ type Script = Arc<dyn Fn(&Received) -> Vec<Piece> + Send + Sync>;
 
 pub(crate) struct Server {
     pub(crate) url: String,
+    address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     _running: JoinSet<()>,
 }
@@ -71,7 +76,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start(script: impl Fn(&Received) -> Vec<Piece> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let url = format!("http://{address}/mcp");
         let received = Arc::new(Mutex::new(Vec::new()));
         let (log, script): (_, Script) = (received.clone(), Arc::new(script));
         let mut running = JoinSet::new();
@@ -83,7 +89,7 @@ impl Server {
                 connections.spawn(async move { _ = serve(stream, &log, &script).await });
             }
         });
-        Self { url, received, _running: running }
+        Self { url, address, received, _running: running }
     }
 
     /// Everything that arrived so far.
@@ -94,6 +100,24 @@ impl Server {
     /// Those requests that called the JSON-RPC method `method`.
     pub(crate) fn calls(&self, method: &str) -> Vec<Received> {
         self.received().into_iter().filter(|request| request.method() == method).collect()
+    }
+
+    /// Waits until `count` requests have called `method`.
+    pub(crate) async fn until_calls(&self, method: &str, count: usize) {
+        let called = async {
+            while self.calls(method).len() < count {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let called = timeout(Duration::from_secs(5), called).await;
+        assert!(called.is_ok(), "{} of {count} calls of {method} have come", self.calls(method).len());
+    }
+
+    /// Ends; its port stays closed for as long as the socket lives.
+    pub(crate) async fn end(self) -> TcpSocket {
+        let address = self.address;
+        drop(self);
+        ports::hold(address).await
     }
 }
 
@@ -122,7 +146,7 @@ async fn serve(stream: TcpStream, log: &Mutex<Vec<Received>>, script: &Script) -
         for piece in script(&request) {
             match piece {
                 Piece::Bytes(bytes) => stream.write_all(&bytes).await?,
-                Piece::Pause(pause) => tokio::time::sleep(pause).await,
+                Piece::Pause(pause) => sleep(pause).await,
                 Piece::Hangup => return Ok(()),
             }
         }

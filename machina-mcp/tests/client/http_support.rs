@@ -12,7 +12,12 @@ use machina_mcp::client::{Environment, HttpConfig, HttpConnector};
 use serde_json::{Map, Value, json};
 
 pub(crate) fn connector() -> HttpConnector {
-    let config = HttpConfig { discover_timeout: Duration::from_millis(500), ..HttpConfig::default() };
+    connector_that_waits(HttpConfig::default().discover_timeout)
+}
+
+/// A connector that waits so long for the answer to the question for the era.
+pub(crate) fn connector_that_waits(discover_timeout: Duration) -> HttpConnector {
+    let config = HttpConfig { discover_timeout, ..HttpConfig::default() };
     let environment = [("TOKEN".to_owned(), "hunter2".to_owned())];
     HttpConnector::new(config, Environment::new(environment)).unwrap()
 }

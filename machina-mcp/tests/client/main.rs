@@ -8,6 +8,7 @@ mod http;
 mod http_faults;
 mod http_server;
 mod http_support;
+mod ports;
 mod reach;
 mod stdio;
 mod stdio_ends;

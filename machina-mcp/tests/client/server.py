@@ -191,6 +191,8 @@ def main():
             time.sleep(300)
         if method == "notifications/initialized" and "shut" in QUIRKS:
             os.close(0)
+            sys.stderr.write("shut\n")
+            sys.stderr.flush()
             time.sleep(300)
         if method is None:
             replies[message["id"]] = message.get("result", message.get("error", {}).get("code"))

@@ -31,6 +31,6 @@ async fn a_child_is_asked_to_end_before_it_is_killed_and_several_at_a_time() {
         join_all(sessions.iter().map(|session| session.close())).await;
         let took = begun.elapsed();
         assert!(sessions.iter().all(|session| !exists(session.process_id().unwrap())), "{quirks:?}: reaped");
-        assert!(took >= least && took < most + Duration::from_millis(300), "{quirks:?}: {took:?}");
+        assert!(took >= least && took < most + Duration::from_millis(900), "{quirks:?}: {took:?}");
     }
 }

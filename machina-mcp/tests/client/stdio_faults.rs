@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 #[tokio::test]
 async fn a_server_that_hangs_on_the_question_is_started_again_and_asked_the_older_way() {
     let mut target = target(endpoint(&["legacy", "hang_discover"]), None);
-    target.timeout = Duration::from_secs(8);
+    target.timeout = Duration::from_secs(14);
     let begun = Instant::now();
     let session = StdioConnector::new(config(), environment()).connect(&target).await.unwrap();
     assert_eq!(session.protocol_version(), "2025-11-25");
@@ -71,7 +71,7 @@ async fn a_connect_that_cannot_work_says_why_and_is_phase_a() {
 async fn a_start_that_takes_too_long_ends_in_time_with_what_the_child_said() {
     for era in [Some(Era::Legacy), Some(Era::Modern), None] {
         let mut target = target(endpoint(&["legacy", "silent"]), era);
-        target.timeout = Duration::from_secs(2);
+        target.timeout = Duration::from_secs(4);
         let begun = Instant::now();
         let error = StdioConnector::new(config(), environment()).connect(&target).await.unwrap_err();
         assert!(begun.elapsed() < target.timeout + Duration::from_secs(2), "{era:?}: {:?}", begun.elapsed());
@@ -79,7 +79,7 @@ async fn a_start_that_takes_too_long_ends_in_time_with_what_the_child_said() {
         assert_eq!(error.context().stderr_tail.as_deref(), Some("waiting for a licence"), "{era:?}");
     }
     let mut target = target(endpoint(&["legacy", "choke"]), None);
-    target.timeout = Duration::from_secs(2);
+    target.timeout = Duration::from_secs(4);
     let error = StdioConnector::new(config(), environment()).connect(&target).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(error.context().stderr_tail.as_deref(), Some("choked on the question"), "the words of the first start");
@@ -89,7 +89,7 @@ async fn a_start_that_takes_too_long_ends_in_time_with_what_the_child_said() {
 async fn a_silent_question_leaves_time_for_the_handshake_however_long_its_wait_is() {
     let config = StdioConfig { discover_timeout: Duration::from_secs(60), ..config() };
     let mut target = target(endpoint(&["legacy", "hang_discover"]), None);
-    target.timeout = Duration::from_secs(9);
+    target.timeout = Duration::from_secs(18);
     let session = StdioConnector::new(config, environment()).connect(&target).await.unwrap();
     assert_eq!(session.protocol_version(), "2025-11-25");
     session.close().await;
@@ -124,7 +124,12 @@ async fn a_start_waits_for_its_place_within_its_own_time_and_a_slow_one_gives_it
 async fn a_child_that_closes_only_its_stdin_loses_its_session() {
     let session = connect(&["legacy", "shut"]).await;
     let pid = session.process_id().unwrap();
-    sleep(Duration::from_millis(500)).await;
+    let shut = async {
+        while !session.stderr_tail().contains("shut") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), shut).await.expect("its stdin is closed");
     let error = call(&session, "echo", json!({})).await.unwrap_err();
     assert_eq!((error.kind(), error.context().phase), (ErrorKind::Unreachable, Some(Phase::NotSent)), "{error}");
     let notice = timeout(Duration::from_secs(1), session.notice()).await.expect("in time");

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::host::{Client, Host};
-use crate::upstream::{PATIENCE, Registered};
+use crate::upstream::{PATIENCE, Registered, tools};
 use machina_core::{Endpoint, Error, Instance, Machina, Principal, Role, ServiceSpec, Tasks};
 use machina_mcp::server::{HttpServerConfig, StreamableHttp, streamable_http};
 use rmcp::service::{ClientLifecycleMode, ClientServiceExt};
@@ -73,6 +73,16 @@ impl Served {
     pub(crate) async fn register(&self, name: &str) {
         let spec = ServiceSpec::parse(&json!({"name": name}).to_string()).unwrap();
         self.registered.machina.register(spec.instance(Instance::new(Endpoint::InProcess))).await.unwrap();
+    }
+
+    /// Waits until the tools of this service are known.
+    pub(crate) async fn until_known(&self, name: &str) {
+        let known = async {
+            while self.registered.machina.get(name).unwrap().tools().len() < tools().len() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, known).await.expect("its tools are known");
     }
 }
 

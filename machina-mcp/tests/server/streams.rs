@@ -127,6 +127,7 @@ async fn changes_that_nobody_reads_are_one() {
     for name in ["a", "b", "c", "d"] {
         served.register(name).await;
         tokio::time::sleep(Duration::from_millis(150)).await;
+        served.until_known(name).await;
     }
     let mut stream = served.stream(&headers).await;
     let mut told = vec![stream.method().await, stream.method().await];
@@ -178,7 +179,7 @@ async fn streams_are_bounded_give_their_place_back_and_keep_no_call_from_running
 
 #[tokio::test]
 async fn a_session_with_a_stream_is_not_idle_and_a_silent_stream_shows_signs_of_life() {
-    let short = Duration::from_millis(200);
+    let short = Duration::from_secs(1);
     let served = serve(HttpServerConfig { session_idle: short, keep_alive: short / 4, ..flat() }).await;
     let session = served.session("mcp").await;
     let headers = [("mcp-session-id", session.as_str())];
