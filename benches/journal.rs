@@ -191,7 +191,16 @@ fn transition(down: bool) -> What {
 
 fn call() -> What {
     let (tool, principal) = ("search_messages".to_owned(), "system".to_owned());
-    What::Call { tool, principal, duration_ms: 12.3456, attempts: 1, success: true, error: None }
+    What::Call {
+        tool,
+        principal,
+        duration_ms: 12.3456,
+        attempts: 1,
+        success: true,
+        error: None,
+        tried: Vec::new(),
+        arguments: None,
+    }
 }
 
 async fn count(backend: &Backend, kind: EntryKind) -> u64 {

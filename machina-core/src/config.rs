@@ -62,11 +62,21 @@ pub struct JournalConfig {
     pub samples_max: u64,
     /// How many entries may wait to be written; more are dropped and counted.
     pub queue_max: u32,
+    /// Whether the arguments of calls are kept, if they are no longer than 16 KiB. They
+    /// may hold what nobody else should read.
+    pub keep_arguments: bool,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { keep: DAY * 90, keep_samples: DAY, entries_max: 100_000, samples_max: 1_000_000, queue_max: 10_000 }
+        Self {
+            keep: DAY * 90,
+            keep_samples: DAY,
+            entries_max: 100_000,
+            samples_max: 1_000_000,
+            queue_max: 10_000,
+            keep_arguments: false,
+        }
     }
 }
 
@@ -110,12 +120,7 @@ pub struct AccessConfig {
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self {
-            allow_stdio_registration: false,
-            command_templates: Vec::new(),
-            calls_per_minute: 0,
-            calls_burst: 60,
-        }
+        Self { allow_stdio_registration: false, command_templates: Vec::new(), calls_per_minute: 0, calls_burst: 60 }
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::route::Attempt;
+
 /// The result of every fallible operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -153,6 +155,9 @@ pub struct ErrorContext {
     /// How many attempts were made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
+    /// Each of them, in order; goes into the journal and into no answer.
+    #[serde(skip)]
+    pub tried: Vec<Attempt>,
     /// When it makes sense to try again, in milliseconds from now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,

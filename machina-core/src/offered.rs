@@ -15,6 +15,8 @@ pub(crate) struct OfferedTools {
     by_name: HashMap<ToolName, u32, FixedState>,
     /// Instances (by bit) whose definitions are known.
     known: u64,
+    /// Instances (by bit) that publish another tool than was pinned.
+    drifted: u64,
     quarantined: Vec<QuarantinedTool>,
 }
 
@@ -66,6 +68,9 @@ impl OfferedTools {
             tools.known |= bit(index);
             for tool in &definitions.tools {
                 let pinned = pins.get(tool.name().as_str());
+                if pinned.is_some_and(|pin| pin != tool.hash()) {
+                    tools.drifted |= bit(index);
+                }
                 if pinning == Pinning::Strict && pinned.map(String::as_str) != Some(tool.hash()) {
                     let (tool, pinned) = (Arc::clone(tool), pinned.cloned());
                     tools.quarantined.push(QuarantinedTool { tool, instance, pinned });
@@ -108,6 +113,11 @@ impl OfferedTools {
     /// Whether it is known, for at least one instance, what it publishes.
     pub(crate) fn is_known(&self) -> bool {
         self.known != 0
+    }
+
+    /// Whether the instance at `index` publishes another tool than was pinned.
+    pub(crate) fn is_drifted(&self, index: usize) -> bool {
+        self.drifted & bit(index) != 0
     }
 
     /// Whether the instance at `index` offers `tool`; `true` while it is not known.

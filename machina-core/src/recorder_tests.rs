@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use super::*;
 use crate::config::Config;
 use crate::error::Error;
+use crate::health::{HealthState, Status};
 use crate::machina::Machina;
 use crate::memory::MemoryStore;
 use crate::model::ServiceSpec;
-use crate::health::{HealthState, Status};
 use crate::store::{Backend, JournalPage, JournalQuery, What};
 use crate::testing::SimConnector;
 use crate::testing::registry_suite::{service, settle};
@@ -47,7 +47,16 @@ impl Journal for Faulty {
 
 fn call(tool: &str) -> Entry {
     let (tool, principal) = (tool.to_owned(), "alice".to_owned());
-    let what = What::Call { tool, principal, duration_ms: 1.0, attempts: 1, success: true, error: None };
+    let what = What::Call {
+        tool,
+        principal,
+        duration_ms: 1.0,
+        attempts: 1,
+        success: true,
+        error: None,
+        tried: Vec::new(),
+        arguments: None,
+    };
     Entry { at: clock::now(), service: None, instance: None, what }
 }
 
@@ -172,7 +181,8 @@ async fn a_registry_that_closes_says_so_of_every_instance() {
     registry.close().await;
     let count = async |kind| {
         let page = store.read(&JournalQuery { limit: 1000, ..JournalQuery::of(kind) }).await.unwrap();
-        let closed = |entry: &&Entry| matches!(&entry.what, What::Transition { reason, .. } if reason.ends_with("closed"));
+        let closed =
+            |entry: &&Entry| matches!(&entry.what, What::Transition { reason, .. } if reason.ends_with("closed"));
         match kind {
             EntryKind::Transition => page.entries.iter().filter(closed).count(),
             _ => page.entries.len(),

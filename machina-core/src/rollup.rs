@@ -31,7 +31,6 @@ impl Core {
             tokio::time::sleep(until_midnight(now).min(LOOK_EVERY)).await;
         }
     }
-
 }
 
 fn roll_ups_of_all(view: &View) -> Vec<Entry> {

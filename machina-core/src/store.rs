@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::model::{Definitions, Group, GroupName, InstanceId, Revision, Service, ServiceId, ServiceName};
 use crate::replies::{MemoryReplies, Replies};
+use crate::route::Attempt;
 use crate::scratch::Scratch;
 use crate::shards::{Leases, ReplicaId};
 
@@ -254,6 +255,13 @@ pub enum What {
         success: bool,
         /// The code of the error, where there was one.
         error: Option<String>,
+        /// Each attempt, in order; none in an entry of a version that did not write them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tried: Vec<Attempt>,
+        /// The arguments, where [`JournalConfig::keep_arguments`](crate::JournalConfig::keep_arguments) is on
+        /// and they are not too long.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        arguments: Option<Value>,
     },
     /// A channel was told of an alert.
     Alert {

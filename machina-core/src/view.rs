@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::health::{Health, HealthState, ReasonCode, Status};
 use crate::model::{
     AdminState, Definitions, Endpoint, Group, GroupName, Instance, InstanceId, Revision, RoutingParameters, Service,
-    ServiceId, SessionParameters, StartPolicy,
+    ServiceId, SessionParameters, StartPolicy, Tool,
 };
 use crate::offered::{OfferedTool, OfferedTools, QuarantinedTool};
 use crate::query::{Page, Query};
@@ -330,6 +330,15 @@ impl ServiceView {
     /// Whether the instance at `index` offers `tool`; `true` while it is not known.
     pub(crate) fn may_offer(&self, index: usize, tool: &str) -> bool {
         self.tools.may_offer(index, tool)
+    }
+
+    /// What is to be said of an instance that publishes another tool than was pinned.
+    pub(crate) fn drift(&self, instance: InstanceId) -> Option<String> {
+        let index = self.position(instance).filter(|index| self.tools.is_drifted(*index))?;
+        let pins = &self.service.spec.routing_policy.pins;
+        let tools = &self.observed[index].definitions.as_ref()?.tools;
+        let is_another = |tool: &&Arc<Tool>| pins.get(tool.name().as_str()).is_some_and(|pin| pin != tool.hash());
+        Some(format!("publishes another `{}` than was pinned", tools.iter().find(is_another)?.name()))
     }
 
     /// The number of a call that is routed now.

@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::tests::with_two;
 use crate::error::{ErrorKind, Outcome, Phase};
+use crate::health::{HealthState, ReasonCode, Status};
 use crate::machina::Machina;
 use crate::model::{Instance, Pinning, ServiceName};
 use crate::route::CallOptions;
@@ -34,6 +35,11 @@ async fn strictly_pinned_an_instance_with_another_tool_gets_no_calls_of_it() {
 
     sim.set_tools(&instances[0], vec![another_echo()]);
     listed_again(&machina, &instances[0]).await;
+    let drifted = machina.get("a").unwrap();
+    let of = |index: usize| &drifted.instance(instances[index].id).unwrap().1.health;
+    assert_eq!((of(0).state, of(0).reason.code), (HealthState::Healthy, ReasonCode::Degraded));
+    assert_eq!(of(0).reason.message, "publishes another `echo` than was pinned");
+    assert_eq!((of(1).reason.code, drifted.status()), (ReasonCode::Passed, Status::Degraded));
     for _ in 0..6 {
         let report = machina.call(&call("a", "echo", json!({"text": "x"})), &CallOptions::default()).await.unwrap();
         assert_eq!(report.instance, instances[1].id);
@@ -51,6 +57,8 @@ async fn strictly_pinned_an_instance_with_another_tool_gets_no_calls_of_it() {
     machina.apply(pin(None)).await.unwrap();
     machina.call(&call("a", "echo", json!({"text": "x"})), &CallOptions::default()).await.unwrap();
     assert!(machina.health("a").await.unwrap().withheld_tools.is_empty(), "the operator has looked at them");
+    machina.check("a").await.unwrap();
+    assert_eq!(machina.get("a").unwrap().status(), Status::Healthy);
     machina.close().await;
 }
 

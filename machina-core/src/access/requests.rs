@@ -89,10 +89,11 @@ impl Scoped {
     }
 
     fn record_call(&self, call: &ToolCall, started: tokio::time::Instant, outcome: &Result<CallReport>) {
-        let (attempts, success, error) = match outcome {
-            Ok(report) => (report.attempts.len(), !report.result.is_error(), None),
-            Err(error) => (error.context().attempts.unwrap_or(0) as usize, false, Some(error.kind().to_string())),
+        let (tried, success, error) = match outcome {
+            Ok(report) => (report.attempts.clone(), !report.result.is_error(), None),
+            Err(error) => (error.context().tried.clone(), false, Some(error.kind().to_string())),
         };
+        let keeps = self.core.config.journal.keep_arguments;
         self.core.recorder.record(Entry {
             at: clock::now(),
             service: Some(call.service.clone()),
@@ -104,9 +105,11 @@ impl Scoped {
                 tool: call.tool.to_string(),
                 principal: self.principal.id.clone(),
                 duration_ms: started.elapsed().as_secs_f64() * 1000.0,
-                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                attempts: u32::try_from(tried.len()).unwrap_or(u32::MAX),
                 success,
                 error,
+                tried,
+                arguments: keeps.then(|| kept(&call.arguments)).flatten(),
             },
         });
     }
@@ -132,6 +135,15 @@ impl Router for Scoped {
         }
         outcome.inspect_err(|error| self.core.doubt_definitions(&view, error))
     }
+}
+
+/// How long arguments may be that are kept, in bytes.
+const ARGUMENTS_MAX: usize = 16 * 1024;
+
+/// The arguments of a call as the journal keeps them.
+fn kept(arguments: &Map<String, Value>) -> Option<Value> {
+    let length = serde_json::to_string(arguments).map_or(usize::MAX, |text| text.len());
+    (length <= ARGUMENTS_MAX).then(|| Value::Object(arguments.clone()))
 }
 
 /// Holds the arguments against what the tool takes, unless the service is not to be

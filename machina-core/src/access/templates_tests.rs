@@ -62,7 +62,10 @@ fn what_is_wrong_with_a_template_is_named() {
     };
     assert_eq!(wrong(json!({"command": "npx"})), ["command"]);
     assert_eq!(wrong(json!({"command": "/usr/../bin/x"})), ["command"]);
-    assert_eq!(wrong(json!({"command": "/x", "args": [{"hole": "integer", "least": 2, "most": 1}]})), ["args[0].least"]);
+    assert_eq!(
+        wrong(json!({"command": "/x", "args": [{"hole": "integer", "least": 2, "most": 1}]})),
+        ["args[0].least"]
+    );
     assert_eq!(wrong(json!({"command": "/x", "args": ["a", {"hole": "path", "under": "srv"}]})), ["args[1].under"]);
     assert_eq!(wrong(json!({"command": "/x", "args": [{"hole": "one_of", "values": []}]})), ["args[0].values"]);
     assert_eq!(wrong(json!({"command": "/x", "args": [{"hole": "anything"}]})), ["args[0]"]);

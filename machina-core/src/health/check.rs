@@ -147,7 +147,9 @@ impl Core {
             observation = Observation { outcome: ProbeOutcome::Inconclusive, message: why, ..observation };
         }
         self.sampled(service, instance, &observation);
-        self.observe(service, instance, sequence, observation);
+        // What it publishes may have been read just now.
+        let view = self.view();
+        self.observe(view.owner(instance).unwrap_or(service), instance, sequence, observation);
     }
 
     /// Looks at an instance out of turn: for the breaker too, where another replica

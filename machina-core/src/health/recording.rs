@@ -22,6 +22,10 @@ impl Core {
             // It is for another replica to say how it is.
             return;
         }
+        let observation = match view.drift(instance).filter(|_| observation.outcome == ProbeOutcome::Pass) {
+            Some(message) => Observation { outcome: ProbeOutcome::Degraded, message, ..observation },
+            None => observation,
+        };
         let failed = matches!(observation.outcome, ProbeOutcome::Fail { .. });
         let crash_loop = if failed { self.sessions.crash_loop(instance) } else { None };
         let soft = observation.outcome == ProbeOutcome::Fail { hard: false };

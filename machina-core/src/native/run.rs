@@ -5,6 +5,7 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -27,33 +28,50 @@ const BUSY_FOR: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`Timeout`](crate::ErrorKind::Timeout) when the caller cancelled or its time is
 /// over, [`Overloaded`](crate::ErrorKind::Overloaded) when there was no place for it
-/// until then, [`Internal`](crate::ErrorKind::Internal) when the function panicked,
-/// [`Lost`](crate::ErrorKind::Lost) when the session was closed meanwhile.
+/// until then, [`Internal`](crate::ErrorKind::Internal) when the function panicked.
+/// When the session was closed meanwhile, [`Lost`](crate::ErrorKind::Lost) if the
+/// function had begun, else [`Unavailable`](crate::ErrorKind::Unavailable). Whatever
+/// kept a function that hands over from doing so.
 pub(super) async fn run(
     function: &Function,
     tasks: &Tasks,
     arguments: Map<String, Value>,
     context: &CallContext,
 ) -> Result<ToolResult> {
-    let place = place(function, context).await?;
+    let place = place(function, tasks, context).await?;
     let signs = Arc::new(Notify::new());
     let (theirs, _ends) = handed_over(context, &signs);
-    let running = start(function, tasks, (arguments, theirs), place)?;
+    let begun = Begun::default();
+    let running = start(function, tasks, (arguments, theirs), (place, begun.clone()))?;
     tokio::select! {
         biased;
-        answer = running => answer.ok_or_else(|| unanswered(function, tasks)),
+        outcome = running => outcome.unwrap_or_else(|| Err(unanswered(function, tasks, &begun))),
+        () = tasks.cancelled() => Err(closed(&begun)),
         why = enough(context, &signs) => Err(Error::timeout(why).at(Phase::MaybeExecuted)),
     }
 }
 
-/// A place to run in; waits for one as long as the caller does.
-async fn place(function: &Function, context: &CallContext) -> Result<Place> {
+/// Whether the function has begun. Who calls it claims this first, and so does who
+/// has to know whether it ever will.
+#[derive(Clone, Default)]
+struct Begun(Arc<AtomicBool>);
+
+impl Begun {
+    /// Says whether nobody has claimed it before.
+    fn claim(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// A place to run in; waits for one as long as the caller does, and the session.
+async fn place(function: &Function, tasks: &Tasks, context: &CallContext) -> Result<Place> {
     let places = Arc::clone(&function.places);
     if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
         return Ok(Place(place));
     }
     let found = tokio::select! {
         biased;
+        () = tasks.cancelled() => return Err(closed(&Begun::default())),
         found = places.acquire_owned() => found.ok(),
         () = context.cancelled.cancelled() => None,
         () = tokio::time::sleep_until(context.deadline) => None,
@@ -98,43 +116,55 @@ async fn enough(context: &CallContext, signs: &Notify) -> &'static str {
     }
 }
 
-/// An execution under way: its answer, or none if the function panicked or had to
-/// end. Dropped when nobody waits for it any more.
-type Running = Pin<Box<dyn Future<Output = Option<ToolResult>> + Send>>;
+/// An execution under way: what came of it, or nothing if the function panicked or
+/// had to end. Dropped when nobody waits for it any more.
+type Running = Pin<Box<dyn Future<Output = Option<Result<ToolResult>>> + Send>>;
 
 /// Starts the function; its place is free again when it is over, however it ends.
 fn start(
     function: &Function,
     tasks: &Tasks,
     (arguments, context): (Map<String, Value>, CallContext),
-    place: Place,
+    (place, begun): (Place, Begun),
 ) -> Result<Running> {
     match &function.body {
         Body::Async(body) => {
             let (body, apart) = (Arc::clone(body), !body.hands_over());
             let called = async move {
+                if !begun.claim() {
+                    return None;
+                }
                 let result = body.call(arguments, context, place).await;
-                result.unwrap_or_else(|error| ToolResult::failed(error.message()))
+                Some(result.or_else(|error| reported(error, apart)))
             };
-            Ok(if apart { in_task(tasks, called) } else { in_place(tasks, called) })
+            Ok(if apart { in_task(tasks, called) } else { in_place(called) })
         }
         Body::Blocking(body) => {
             let body = Arc::clone(body);
             let (answer, answered) = oneshot::channel();
             let thread = std::thread::Builder::new().name("native tool".to_owned());
             let started = thread.spawn(move || {
-                let result = body(arguments, context);
+                let result = begun.claim().then(|| body(arguments, context));
                 drop(place);
                 let _ = answer.send(result);
             });
             let refused = |error| Error::overloaded(format!("no thread could be started: {error}")).at(Phase::Refused);
             started.map_err(refused)?;
-            Ok(answered.map(std::result::Result::ok).boxed())
+            Ok(answered.map(|answer| answer.ok().flatten().map(Ok)).boxed())
         }
     }
 }
 
-fn in_task(tasks: &Tasks, called: impl Future<Output = ToolResult> + Send + 'static) -> Running {
+/// What the function says of itself is its answer. How far a call has come that it
+/// only hands over is none: the call may be for another instance then.
+fn reported(error: Error, apart: bool) -> Result<ToolResult> {
+    match error.context().phase {
+        Some(_) if !apart => Err(error),
+        _ => Ok(ToolResult::failed(error.message())),
+    }
+}
+
+fn in_task(tasks: &Tasks, called: impl Future<Output = Option<Result<ToolResult>>> + Send + 'static) -> Running {
     let (answer, answered) = oneshot::channel();
     let task = tasks.spawn("native tool", async move {
         // Without a receiver nobody waits for it any more.
@@ -143,29 +173,29 @@ fn in_task(tasks: &Tasks, called: impl Future<Output = ToolResult> + Send + 'sta
     let ends_with_caller = AbortOnDropHandle::new(task);
     async move {
         let _ends_with_caller = ends_with_caller;
-        answered.await.ok()
+        answered.await.ok().flatten()
     }
     .boxed()
 }
 
-fn in_place(tasks: &Tasks, called: impl Future<Output = ToolResult> + Send + 'static) -> Running {
-    let tasks = tasks.clone();
-    async move {
-        tokio::select! {
-            biased;
-            () = tasks.cancelled() => None,
-            answer = AssertUnwindSafe(called).catch_unwind() => answer.ok(),
-        }
-    }
-    .boxed()
+fn in_place(called: impl Future<Output = Option<Result<ToolResult>>> + Send + 'static) -> Running {
+    AssertUnwindSafe(called).catch_unwind().map(|outcome| outcome.ok().flatten()).boxed()
 }
 
 /// Why a function ended without an answer.
-fn unanswered(function: &Function, tasks: &Tasks) -> Error {
+fn unanswered(function: &Function, tasks: &Tasks, begun: &Begun) -> Error {
     if tasks.is_cancelled() {
-        return Error::lost("the registry was closed while the function ran").at(Phase::MaybeExecuted);
+        return closed(begun);
     }
     let name = function.tool.name();
     tracing::error!(tool = %name, "a native function panicked");
     Error::internal(format!("the function behind `{name}` panicked")).at(Phase::MaybeExecuted)
+}
+
+/// The session was closed. A function that had not begun never will.
+fn closed(begun: &Begun) -> Error {
+    if begun.claim() {
+        return Error::unavailable("the session was closed before the function began").at(Phase::NotSent);
+    }
+    Error::lost("the session was closed while the function ran").at(Phase::MaybeExecuted)
 }

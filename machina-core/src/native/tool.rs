@@ -29,7 +29,10 @@ pub trait NativeFunction: Send + Sync + 'static {
     /// `place` until it is over.
     ///
     /// An error becomes a result that says `isError`, with the message as its text.
-    /// A panic is an error of the call ([`Internal`](crate::ErrorKind::Internal)).
+    /// But where the future only hands over, an error with a phase
+    /// ([`Error::at`](crate::Error::at)) says how far that had come: it is the error of
+    /// the call, which goes to another instance if it says that nothing ran. A panic
+    /// is an error of the call ([`Internal`](crate::ErrorKind::Internal)).
     async fn call(&self, arguments: Map<String, Value>, context: CallContext, place: Place) -> Result<ToolResult>;
 
     /// Whether the future only hands the call over, to a loop or a thread of a
@@ -110,8 +113,9 @@ impl NativeTool {
     }
 
     /// The same for a function that blocks: each call has a thread of its own. One
-    /// that never returns is given up when its time is over, but keeps its thread
-    /// and counts as running; look at `context.cancelled` to end it early.
+    /// that does not return is given up when its time is over or the registry is
+    /// closed, but keeps its thread and counts as running; look at
+    /// `context.cancelled` to end it early.
     pub fn blocking<A, F, R, E>(name: &str, input_schema: Value, function: F) -> Self
     where
         A: DeserializeOwned + 'static,

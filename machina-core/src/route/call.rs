@@ -293,6 +293,7 @@ impl<'a, O: Outbound> Carrying<'a, O> {
             context.service = Some(view.service().name().to_string());
             context.tool = self.on.outbound.tool().map(str::to_owned);
             context.attempts = u32::try_from(self.attempts.len()).ok();
+            context.tried.clone_from(&self.attempts);
             context.instance = self.attempts.last().map(|attempt| attempt.instance.to_string());
             context.phase = Some(phase);
             context.outcome = match phase {

@@ -49,6 +49,12 @@ const LONG: Duration = Duration::from_secs(60);
 /// So short that a test can wait for its end.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// The same, where something else comes first, which takes its time on a busy machine.
+const BRIEF: Duration = Duration::from_secs(5);
+
+/// Longer than any test takes, and still told from [`LONG`].
+const MIDDLING: Duration = Duration::from_secs(25);
+
 const ALL: usize = SHARDS as usize;
 
 fn leases(backend: &Backend) -> &dyn Leases {
@@ -138,9 +144,9 @@ pub async fn no_shard_is_held_twice(backend: &Backend) {
 /// After its `ttl`, and not before; it is not counted any more.
 pub async fn a_silent_replica_is_replaced(backend: &Backend) {
     let (silent, other) = (ReplicaId::generate(), ReplicaId::generate());
-    hold(backend, silent, SHORT).await;
+    hold(backend, silent, BRIEF).await;
     assert_eq!(hold(backend, other, LONG).await.shards, [], "before its time is over");
-    tokio::time::sleep(SHORT + SHORT / 5).await;
+    tokio::time::sleep(BRIEF + BRIEF / 5).await;
     let held = hold(backend, other, LONG).await;
     assert_eq!((held.shards.len(), held.replicas, held.next_expiry), (ALL, 1, None));
     let back = hold(backend, silent, LONG).await;
@@ -175,11 +181,11 @@ pub async fn a_released_replica_holds_nothing(backend: &Backend) {
 pub async fn the_next_expiry_is_that_of_another(backend: &Backend) {
     let (a, b) = (ReplicaId::generate(), ReplicaId::generate());
     hold(backend, a, LONG).await;
-    let held = hold(backend, b, SHORT).await;
+    let held = hold(backend, b, MIDDLING).await;
     let expiry = held.next_expiry.expect("the other holds something");
     assert!(expiry <= LONG && expiry > LONG / 2, "{expiry:?}");
     assert_eq!(hold(backend, a, LONG).await.next_expiry, None, "the other holds nothing yet");
-    hold(backend, b, SHORT).await;
+    hold(backend, b, MIDDLING).await;
     let expiry = hold(backend, a, LONG).await.next_expiry.expect("now it does");
-    assert!(expiry <= SHORT, "{expiry:?}");
+    assert!(expiry <= MIDDLING, "{expiry:?}");
 }

@@ -24,8 +24,10 @@ const INSERTIONS: [&str; 5] = [
          response_time_ms, error_message) \
      SELECT service, instance_id, checked_at, kind, status, state_before, reason, response_time_ms, error_message \
      FROM json_populate_recordset(NULL::health_checks, $1::json)",
-    "INSERT INTO calls (service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error) \
-     SELECT service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error \
+    "INSERT INTO calls (service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error, \
+         tried, arguments) \
+     SELECT service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error, \
+         (tried #>> '{}')::json, (arguments #>> '{}')::json \
      FROM json_populate_recordset(NULL::calls, $1::json)",
     "INSERT INTO audit (service, instance_id, at, principal, action, detail) \
      SELECT service, instance_id, at, principal, action, (detail #>> '{}')::json \
@@ -71,11 +73,12 @@ fn row(entry: &Entry) -> Result<(usize, Value)> {
             0,
             json!({"kind": "sample", "status": outcome, "response_time_ms": response_time_ms, "error_message": error}),
         ),
-        What::Call { tool, principal, duration_ms, attempts, success, error } => (
-            1,
-            json!({"tool": tool, "principal": principal, "duration_ms": duration_ms, "attempts": attempts,
-                   "success": success, "error": error}),
-        ),
+        What::Call { tool, principal, duration_ms, attempts, success, error, tried, arguments } => {
+            let arguments = arguments.as_ref().map(json).transpose()?;
+            let row = json!({"tool": tool, "principal": principal, "duration_ms": duration_ms, "attempts": attempts,
+                   "success": success, "error": error, "tried": json(tried)?, "arguments": arguments});
+            (1, row)
+        }
         What::Audit { principal, action, detail } => {
             (2, json!({"principal": principal, "action": action, "detail": json(detail)?}))
         }
@@ -111,7 +114,7 @@ const fn object(kind: EntryKind) -> &'static str {
         EntryKind::Call => {
             "json_build_object('kind', 'call', 'at', executed_at, 'service', service, 'instance', instance_id, \
              'tool', tool, 'principal', principal, 'duration_ms', duration_ms, 'attempts', attempts, \
-             'success', success, 'error', error)::text"
+             'success', success, 'error', error, 'tried', tried, 'arguments', arguments)::text"
         }
         EntryKind::Alert => {
             "json_build_object('kind', 'alert', 'at', at, 'service', service, 'instance', instance_id, \

@@ -13,10 +13,11 @@ use super::statement::{fetch_all, get};
 use crate::migrations;
 
 /// Every migration, in order; the version is the number in the file's name.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "initial", include_str!("../../migrations/postgres/0001_initial.sql")),
     (2, "journal and replies", include_str!("../../migrations/postgres/0002_journal_and_replies.sql")),
     (3, "journal key", include_str!("../../migrations/postgres/0003_journal_key.sql")),
+    (4, "attempts", include_str!("../../migrations/postgres/0004_attempts.sql")),
 ];
 
 /// The table of what was done.

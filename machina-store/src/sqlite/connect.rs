@@ -19,13 +19,14 @@ const APPLICATION_ID: i64 = 0x4D43_484E;
 const READERS_MAX: u32 = 4;
 
 /// Every migration, in order; the version is the number in the file's name.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "initial", include_str!("../../migrations/0001_initial.sql")),
     (2, "groups and replies", include_str!("../../migrations/0002_groups_and_replies.sql")),
     (3, "leases and reasons", include_str!("../../migrations/0003_leases_and_reasons.sql")),
     (4, "alerts", include_str!("../../migrations/0004_alerts.sql")),
     (5, "rollups", include_str!("../../migrations/0005_rollups.sql")),
     (6, "journal indexes", include_str!("../../migrations/0006_journal_indexes.sql")),
+    (7, "attempts", include_str!("../../migrations/0007_attempts.sql")),
 ];
 
 /// How every connection to the file at `path` begins.

@@ -15,7 +15,15 @@ use machina_core::{Error, Result};
 /// processes hold locks on two files of one name.
 #[derive(Debug)]
 pub(super) struct FileLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FileLock {
+    /// A process that another thread is just starting has a copy of the handle until it
+    /// runs its program: to close this one alone would leave the file locked for so long.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 /// Makes what is missing, and locks the file. Returns its path with links resolved.
@@ -63,7 +71,7 @@ fn lock(path: &Path) -> Result<FileLock> {
     if let Err(error) = written {
         tracing::warn!(path = %lock_path.display(), %error, "cannot note who holds the lock");
     }
-    Ok(FileLock { _file: file })
+    Ok(FileLock { file })
 }
 
 /// Who may be writing a file that is only to be read.
@@ -82,7 +90,7 @@ pub(super) fn keep_writers_away(path: &Path) -> Writers {
     let mut lock_path = OsString::from(path);
     lock_path.push(".lock");
     match File::open(lock_path) {
-        Ok(file) if file.try_lock().is_ok() => Writers::Nobody { _lock: Some(FileLock { _file: file }) },
+        Ok(file) if file.try_lock().is_ok() => Writers::Nobody { _lock: Some(FileLock { file }) },
         Err(error) if error.kind() == ErrorKind::NotFound => Writers::Nobody { _lock: None },
         _ => Writers::Others,
     }

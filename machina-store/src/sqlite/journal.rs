@@ -47,9 +47,10 @@ const INSERTIONS: [&str; 5] = [
          response_time_ms, error_message) \
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
          value ->> 8 FROM json_each(?1) ORDER BY key",
-    "INSERT INTO calls (service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error) \
+    "INSERT INTO calls (service, instance_id, executed_at, tool, principal, duration_ms, attempts, success, error, \
+         tried, arguments) \
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-         value ->> 8 FROM json_each(?1) ORDER BY key",
+         value ->> 8, value ->> 9, value ->> 10 FROM json_each(?1) ORDER BY key",
     "INSERT INTO audit (service, instance_id, at, principal, action, detail) \
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1) ORDER BY key",
     "INSERT INTO alerts (service, instance_id, at, channel, message, alert) \
@@ -73,8 +74,23 @@ fn row(entry: &Entry) -> Result<(Table, Value)> {
         What::Rollup { since, passes, failures, durations } => {
             (Table::HealthRollups, json!([service, instance, at, time(*since), passes, failures, json(durations)?]))
         }
-        What::Call { tool, principal, duration_ms, attempts, success, error } => {
-            (Table::Calls, json!([service, instance, at, tool, principal, duration_ms, attempts, success, error]))
+        What::Call { tool, principal, duration_ms, attempts, success, error, tried, arguments } => {
+            let arguments = arguments.as_ref().map(json).transpose()?;
+            let tried = json(tried)?;
+            let row = json!([
+                service,
+                instance,
+                at,
+                tool,
+                principal,
+                duration_ms,
+                attempts,
+                success,
+                error,
+                tried,
+                arguments
+            ]);
+            (Table::Calls, row)
         }
         What::Alert { channel, message, alert } => {
             (Table::Alerts, json!([service, instance, at, channel, message, json(alert)?]))
@@ -134,6 +150,8 @@ fn entry(kind: EntryKind, row: &SqliteRow) -> Result<Entry> {
             attempts: get(row, "attempts")?,
             success: get(row, "success")?,
             error: get(row, "error")?,
+            tried: get_json(row, "tried")?,
+            arguments: get::<Option<&str>>(row, "arguments")?.map(|_| get_json(row, "arguments")).transpose()?,
         },
         EntryKind::Alert => What::Alert {
             channel: get(row, "channel")?,

@@ -178,7 +178,16 @@ async fn other_content_is_refused_and_kept() {
         let (tool, principal) = ("other".to_owned(), "bob".to_owned());
         entry(
             number,
-            machina_core::What::Call { tool, principal, duration_ms: 1.0, attempts: 1, success: true, error: None },
+            machina_core::What::Call {
+                tool,
+                principal,
+                duration_ms: 1.0,
+                attempts: 1,
+                success: true,
+                error: None,
+                tried: Vec::new(),
+                arguments: None,
+            },
         )
     };
     let changes = async |name: &str, changes: Vec<Change>| {

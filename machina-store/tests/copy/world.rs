@@ -236,6 +236,8 @@ fn journal() -> Vec<Entry> {
         attempts: 1,
         success: !number.is_multiple_of(3),
         error: number.is_multiple_of(3).then(|| text("timeout")),
+        tried: Vec::new(),
+        arguments: None,
     };
     let mut entries: Vec<Entry> = (0..CALLS).map(|number| entry(number, call(number))).collect();
     for number in 0..40 {

@@ -98,6 +98,8 @@ async fn the_journal_tables_speak_for_themselves() {
             attempts: 2,
             success: true,
             error: None,
+            tried: Vec::new(),
+            arguments: None,
         },
     ];
     let service: Option<machina_core::ServiceName> = Some("a".parse().unwrap());

@@ -1,6 +1,7 @@
 //! What a function may do wrong, and what that does to others.
 
 use super::*;
+use crate::write::Mutation;
 
 #[tokio::test]
 async fn a_panic_harms_no_other_call() {
@@ -202,7 +203,68 @@ async fn nothing_runs_after_the_registry_was_closed() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-/// Hands each call over to nobody: says whether it runs in a task, panics, or waits.
+#[tokio::test]
+async fn the_close_answers_callers_of_a_thread_that_runs_on_and_those_who_wait_for_its_place() {
+    let counter = Counter::default();
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+    let (held, running) = (Mutex::new(held), counter.clone());
+    let blocking = NativeTool::blocking("blocks", json!({"type": "object"}), move |_: Arguments, context| {
+        let _running = running.begin();
+        // An error means that the test is over.
+        let _ = held.lock().unwrap().recv();
+        assert!(context.cancelled.is_cancelled(), "it is told");
+        Ok::<_, String>(())
+    });
+    let (machina, _) = offering([blocking.executions_max(1)]).await;
+    let (asked, options) = (call("math", "blocks", json!({})), within(60_000));
+    let began = Instant::now();
+    let waits = async {
+        until("the place is taken", || counter.begun() == 1).await;
+        machina.call(&asked, &options).await
+    };
+    let (ran, waited, ()) = tokio::join!(machina.call(&asked, &options), waits, async {
+        until("the place is taken", || counter.begun() == 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        machina.close().await;
+    });
+    let (ran, waited) = (ran.unwrap_err(), waited.unwrap_err());
+    assert_eq!((ran.kind(), ran.context().outcome), (ErrorKind::Lost, Some(Outcome::Unknown)), "{ran}");
+    assert_eq!((waited.kind(), waited.context().outcome), (ErrorKind::Unavailable, Some(Outcome::NotExecuted)));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!((counter.begun(), counter.over()), (1, 0), "the thread cannot be stopped");
+    drop(release);
+    until("the thread ends by itself", || counter.over() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_a_place_goes_elsewhere_when_its_instance_is_removed() {
+    let (sim, counter) = (SimConnector::default(), Counter::default());
+    let machina = Machina::builder().connector(Arc::new(sim.clone())).open().await.unwrap();
+    let native = machina.native("math").unwrap();
+    native.put(stuck(&counter).with("name", json!("echo")).executions_max(1)).unwrap();
+    let far = sim.instance("far");
+    sim.set(&far, Behaviour::Killed);
+    native.register_as(ServiceSpec::new("math").unwrap().instance(far.clone())).await.unwrap();
+    let (asked, options) = (call("math", "echo", json!({})), within(60_000));
+    let waits = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        machina.call(&asked, &options).await
+    };
+    let (ran, waited, ()) = tokio::join!(machina.call(&asked, &options), waits, async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(counter.begun(), 1);
+        sim.set(&far, Behaviour::Up);
+        let alone = ServiceSpec::new("math").unwrap().instance(far.clone());
+        machina.apply(vec![Mutation::Put(alone)]).await.unwrap();
+    });
+    assert_eq!(ran.unwrap_err().kind(), ErrorKind::Lost);
+    assert!(is_remote(&machina, &waited.unwrap()));
+    assert_eq!((counter.begun(), counter.over()), (1, 1), "it never began here");
+    machina.close().await;
+}
+
+/// Hands each call over to nobody: says whether it runs in a task, panics, declines,
+/// fails, or waits.
 struct Handing {
     over: bool,
     counter: Counter,
@@ -215,6 +277,8 @@ impl NativeFunction for Handing {
         match arguments.get("how").and_then(Value::as_str) {
             Some("waits") => std::future::pending().await,
             Some("panics") => panic!("canary"),
+            Some("declines") => Err(Error::overloaded("too far behind").at(Phase::Refused)),
+            Some("fails") => Err(Error::unavailable("no such account")),
             _ => Ok(json!(tokio::task::try_id().is_some()).into()),
         }
     }
@@ -245,4 +309,57 @@ async fn what_hands_over_needs_no_task_and_ends_as_if_it_had_one() {
         assert!(matches!(outcome.unwrap_err().kind(), ErrorKind::Lost | ErrorKind::Unavailable));
         assert_eq!(counter.over(), 4);
     }
+}
+
+/// Whether another instance than that of the functions answered.
+fn is_remote(machina: &Machina, report: &CallReport) -> bool {
+    let view = machina.get("math").unwrap();
+    view.instances().any(|(instance, _)| instance.id == report.instance && instance.endpoint != Endpoint::InProcess)
+}
+
+/// An `echo` that is handed over, or is not, beside no other instance.
+async fn echoing(sim: &SimConnector, over: bool) -> (Machina, NativeService) {
+    let machina = Machina::builder().connector(Arc::new(sim.clone())).open().await.unwrap();
+    let native = machina.native("math").unwrap();
+    let function = Arc::new(Handing { over, counter: Counter::default() });
+    native.put(NativeTool::from_definition(json!({"name": "echo", "inputSchema": {}}), function)).unwrap();
+    native.register().await.unwrap();
+    (machina, native)
+}
+
+#[tokio::test]
+async fn what_keeps_a_call_from_being_handed_over_is_no_answer() {
+    for over in [true, false] {
+        let (machina, _) = echoing(&SimConnector::default(), over).await;
+        let own = ask(&machina, "echo", json!({"how": "fails"})).await.unwrap().result;
+        assert!(own.is_error() && own.text() == "no such account", "{own:?}");
+        match ask(&machina, "echo", json!({"how": "declines"})).await {
+            Err(declined) => {
+                assert_eq!((declined.kind(), declined.message()), (ErrorKind::Overloaded, "too far behind"));
+                assert_eq!((declined.context().outcome, over), (Some(Outcome::NotExecuted), true));
+            }
+            Ok(own) => {
+                assert_eq!((own.result.text().as_str(), own.result.is_error()), ("too far behind", true));
+                assert!(!over, "what runs in a task speaks for itself");
+            }
+        }
+        machina.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_handed_over_goes_to_another_instance() {
+    let sim = SimConnector::default();
+    let (machina, native) = echoing(&sim, true).await;
+    let spec = ServiceSpec::parse(r#"{"name": "math", "routing_policy": {"balancer": "round_robin"}}"#).unwrap();
+    native.register_as(spec.instance(sim.instance("far"))).await.unwrap();
+    until("both are up", || machina.get("math").unwrap().status() == Status::Healthy).await;
+    let mut attempts = 0;
+    for _ in 0..4 {
+        let report = ask(&machina, "echo", json!({"how": "declines"})).await.unwrap();
+        assert!(is_remote(&machina, &report), "{report:?}");
+        attempts += report.attempts.len();
+    }
+    assert!(attempts > 4, "none was for the function at first");
+    machina.close().await;
 }

@@ -9,6 +9,7 @@ use crate::alerts::AlertMessageKind;
 use crate::model::{
     Definitions, Instance, InstanceId, RejectedTool, Revision, Service, ServiceId, ServiceName, ServiceSpec, Tool,
 };
+use crate::route::Attempt;
 use crate::store::{Change, Entry, What};
 
 /// A fixed time and some seconds; with milliseconds, as all records have.
@@ -109,6 +110,13 @@ pub(super) fn rollup(second: i64) -> Entry {
     entry(second, what)
 }
 
+fn attempt(second: i64) -> Attempt {
+    let error = if second % 2 == 0 { json!("timeout") } else { Value::Null };
+    let attempt = json!({"instance": InstanceId::generate(), "duration_ms": 6.25, "bytes_sent": 80, "error": error,
+        "phase": "maybe_executed", "outcome": "unknown", "hedge": second % 3 == 0});
+    serde_json::from_value(attempt).expect("is an attempt")
+}
+
 pub(super) fn call(second: i64) -> Entry {
     let what = What::Call {
         tool: "now".to_owned(),
@@ -117,6 +125,8 @@ pub(super) fn call(second: i64) -> Entry {
         attempts: 2,
         success: second % 2 == 0,
         error: (second % 2 != 0).then(|| "timeout".to_owned()),
+        tried: vec![attempt(second), attempt(second + 1)],
+        arguments: (second % 2 == 0).then(|| json!({"zone": "Europe/Zürich", "also": [1.5, null, "\u{0}"]})),
     };
     entry(second, what)
 }

@@ -171,6 +171,7 @@ const LAST: &[Key] = &[
         "journal.samples_max",
         "how many samples of probes are kept of all instances together; each has an equal share, and at least 20",
     ),
+    key("journal.keep_arguments", "whether the arguments of calls are kept, if they are no longer than 16 KiB"),
     key("journal.queue_max", "how many entries may wait to be written; more are dropped and counted"),
     key("limits.services_max", "how many services there may be"),
     key("limits.instances_max", "how many instances a service may have"),

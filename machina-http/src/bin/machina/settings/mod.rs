@@ -14,8 +14,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use machina_core::{
-    AccessConfig, AlertChannel, AlertsConfig, Builtin, CommandTemplate, Config, EgressConfig, Error, GroupSpec, HealthConfig,
-    JournalConfig, LimitsConfig, Problem, ReplicasConfig, Result, RoutingConfig, ServiceSpec, SessionsConfig,
+    AccessConfig, AlertChannel, AlertsConfig, Builtin, CommandTemplate, Config, EgressConfig, Error, GroupSpec,
+    HealthConfig, JournalConfig, LimitsConfig, Problem, ReplicasConfig, Result, RoutingConfig, ServiceSpec,
+    SessionsConfig,
 };
 use machina_http::{ServerConfig, check_bind};
 use machina_mcp::client::{ClientConfig, HttpConfig, StdioConfig};
