@@ -44,9 +44,14 @@ export declare class Handle {
   removeTool(service: string, tool: string): boolean
   /** Says what came of an execution, in JSON. */
   finish(number: number, outcome: string): void
+  /** Says how far an execution has come, in JSON. */
+  progress(number: number, step: string): void
   /** The same Machina as someone else sees it: `{"id", "role", "tenant", "remote"}`. */
   scoped(principal: string): Handle
-  /** Closes it, for all its handles. What runs is ended; a second time nothing happens. */
+  /**
+   * Closes it, for all its handles: what runs in this process is ended, and a
+   * Machina elsewhere is no longer asked. A second time nothing happens.
+   */
   close(): Promise<undefined>
   /** Whether it was closed. */
   get isClosed(): boolean

@@ -47,11 +47,21 @@ if [[ -n ${CI:-} ]]; then
     locked=(--locked)
 fi
 
+# What needs the network fails at times.
+online() { # COMMAND [ARGUMENT ...]
+    local pause
+    for pause in 5 20; do
+        "$@" && return
+        sleep "$pause"
+    done
+    "$@"
+}
+
 heading "tools"
 scratch=$(mktemp -d)
 # Not `npm ci`, which wants the addresses of optional packages for other platforms in the lock file.
-npm install --no-save --ignore-scripts --loglevel=error
-npm ci --prefix ../../examples/mcp_host --ignore-scripts --loglevel=error
+online npm install --no-save --ignore-scripts --loglevel=error
+online npm ci --prefix ../../examples/mcp_host --ignore-scripts --loglevel=error
 
 heading "npm install of the package ($MACHINA_PROFILE)"
 # The macros append what they export to a file there, whenever the crate is compiled.
@@ -96,7 +106,7 @@ if [[ $bench == yes ]]; then
     node --expose-gc bench.mjs
 else
     heading "tests, with a PostgreSQL and a Redis of their own"
-    python3 "$workspace/tests/backing/run.py" -- node --test --test-timeout=90000 --test-reporter=spec test/*.test.mjs
+    python3 "$workspace/tests/backing/run.py" -- node --test --test-timeout=300000 --test-reporter=spec test/*.test.mjs
 fi
 
 heading "size"

@@ -1,4 +1,4 @@
-"""The tests of the application: with a calculator of their own, and as a whole, under uvicorn.
+"""The tests of the application: with a calculator of their own, and as a whole, under uvicorn and gunicorn.
 
     pytest examples/fastapi_app
 """
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,14 @@ def eventually(what: Any, seconds: float = 40) -> Any:
         time.sleep(0.1)
 
 
-def test_the_whole_under_uvicorn(tmp_path: Path) -> None:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def test_the_whole_under_uvicorn(tmp_path: Path) -> None:
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(__file__).parent), "app:app"]
     with (tmp_path / "log").open("w+") as log:
@@ -116,3 +121,50 @@ def test_the_whole_under_uvicorn(tmp_path: Path) -> None:
 
     with machina.sync.Machina(f"sqlite:{tmp_path}/machina.db", monitor=False) as m:
         assert [service.name for service in m.find()] == ["calculator"], "it went when it ended"
+
+
+WITH_WORKER = """
+import os
+from app import app as inner
+
+async def app(scope, receive, send):
+    async def say_who(message):
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-worker", str(os.getpid()).encode())]
+        await send(message)
+
+    await inner(scope, receive, say_who)
+"""
+
+
+def test_several_workers_under_gunicorn(tmp_path: Path) -> None:
+    (tmp_path / "workers.py").write_text(WITH_WORKER)
+    where = f"127.0.0.1:{free_port()}"
+    url = f"http://{where}"
+    command = [sys.executable, "-m", "gunicorn", "workers:app", "--preload", "--workers", "2", "--bind", where]
+    command += ["--worker-class", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "5"]
+
+    def worker_that_answers(_: int) -> str:
+        # One connection is one worker, and each has its own orders.
+        with httpx.Client(base_url=url, timeout=30) as client:
+            number = client.post("/orders", json={"item": "pen", "prices": [2, 3]}).json()["number"]
+            answer = client.get(f"/orders/{number}/total")
+            assert answer.json() == {"total": 5.0}, answer.text
+            return answer.headers["x-worker"]
+
+    with (tmp_path / "log").open("w+") as log, ThreadPoolExecutor(4) as pool:
+        server = subprocess.Popen(
+            [*command, "--pythonpath", f"{tmp_path},{Path(__file__).parent}"],
+            env={**os.environ, "PUBLIC_URL": url, "MACHINA_URL": "memory:"},
+            stdout=log,
+            stderr=log,
+        )
+        seen: set[str] = set()
+        try:
+            eventually(lambda: seen.update(pool.map(worker_that_answers, range(4))) or len(seen) == 2)
+        finally:
+            server.terminate()
+            code = server.wait(30)
+        log.seek(0)
+        said = log.read()
+        assert code in (0, -15) and "panicked" not in said, said

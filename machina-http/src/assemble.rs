@@ -270,6 +270,10 @@ fn is_elsewhere(url: &str) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../tests/support/ports.rs"]
+mod ports;
+
+#[cfg(test)]
 mod tests {
     use machina_core::{ErrorKind, Query, ServiceSpec};
 
@@ -290,9 +294,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_elsewhere_is_asked_before_it_is_believed() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("HTTP://{}", listener.local_addr().unwrap());
-        drop(listener);
+        let closed = ports::closed();
+        let url = format!("HTTP://{}", closed.local_addr().unwrap());
         assert_eq!(open(&url, options()).await.unwrap_err().kind(), ErrorKind::Unreachable);
         let error = open("https://", options()).await.unwrap_err();
         assert_eq!(error.context().problems[0].field, "url");

@@ -126,6 +126,7 @@ impl ProblemDocument {
                 phase: self.phase,
                 outcome: self.outcome,
                 attempts: self.attempts,
+                tried: Vec::new(),
                 retry_after_ms: self.retry_after_ms,
                 upstream_status: self.upstream_status,
                 upstream_code: self.upstream_code,

@@ -14,7 +14,7 @@ use machina_core::{
 };
 use machina_http::Client;
 use serde_json::json;
-use support::Server;
+use support::{Server, ports};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -200,9 +200,8 @@ async fn a_deadline_is_kept_by_the_server() {
 
 #[tokio::test]
 async fn an_absent_server_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let closed = ports::closed();
+    let url = format!("http://{}", closed.local_addr().unwrap());
     let error = Client::new(&url).unwrap().get("a").await.unwrap_err();
     assert_eq!((error.kind(), error.context().phase), (ErrorKind::Unreachable, Some(Phase::NotSent)));
     assert!(error.message().contains(&url), "{error}");

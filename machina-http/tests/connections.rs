@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use support::Server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +124,7 @@ async fn half_a_head_holds_no_connection() {
 
 #[tokio::test]
 async fn idle_connections_are_closed_and_busy_ones_are_not() {
-    let (idle, takes) = (Duration::from_millis(300), Duration::from_millis(700));
+    let (idle, takes) = (Duration::from_secs(2), Duration::from_secs(3));
     let slow = get(move || async move {
         tokio::time::sleep(takes).await;
         "done"
@@ -130,9 +132,9 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
     let config = ServerConfig { idle_timeout: idle, header_timeout: idle, ..ServerConfig::default() };
     let server = Server::with(config, Config::default(), Router::new().route("/slow", slow)).await;
     let mut stream = connected(&server).await;
-    for _ in 0..4 {
+    for _ in 0..6 {
         assert!(exchange(&mut stream, "/livez").await.contains("alive"));
-        tokio::time::sleep(idle / 2).await;
+        tokio::time::sleep(idle / 4).await;
     }
     assert!(exchange(&mut stream, "/slow").await.ends_with("done"), "a request may take longer than nothing");
     let begun = Instant::now();
@@ -164,12 +166,12 @@ async fn who_takes_nothing_of_an_answer_holds_no_connection() {
 
 #[tokio::test]
 async fn who_takes_an_answer_slowly_gets_all_of_it() {
-    let server = with_one_place(Duration::from_secs(1)).await;
+    let server = with_one_place(Duration::from_secs(3)).await;
     let mut stream = connected(&server).await;
     stream.write_all(ASK_FOR_IT).await.unwrap();
     let (mut bytes, mut read) = (vec![0; 1024 * 1024], 0);
     for _ in 0..40 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         read += timeout(PATIENCE, stream.read(&mut bytes)).await.expect("more of it").unwrap();
     }
     assert!(read + rest(&mut stream).await.len() > LARGE);
@@ -191,12 +193,24 @@ async fn connections_beyond_the_limit_wait() {
     assert!(String::from_utf8_lossy(&bytes[..read]).contains("alive"));
 }
 
-/// A server with a slow route that can be told to stop.
-async fn stoppable(config: ServerConfig) -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
-    let slow = get(|| async {
-        tokio::time::sleep(Duration::from_millis(600)).await;
+/// A request to `/slow`: when it is being answered, and when that may end.
+#[derive(Debug, Clone, Default)]
+struct Slow {
+    begun: Arc<Notify>,
+    may_end: Arc<Notify>,
+}
+
+impl Slow {
+    async fn answer(self) -> &'static str {
+        self.begun.notify_one();
+        self.may_end.notified().await;
         "done"
-    });
+    }
+}
+
+/// A server with a slow route that can be told to stop.
+async fn stoppable(config: ServerConfig, slow: Slow) -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
+    let slow = get(move || slow.clone().answer());
     let machina = machina_core::Machina::builder().open().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap().to_string(), CancellationToken::new());
@@ -208,38 +222,42 @@ async fn stoppable(config: ServerConfig) -> (String, CancellationToken, tokio::t
 
 #[tokio::test]
 async fn the_end_waits_for_what_runs_and_for_nothing_else() {
-    let (address, stop, served) = stoppable(ServerConfig::default()).await;
+    let slow = Slow::default();
+    let (address, stop, served) = stoppable(ServerConfig::default(), slow.clone()).await;
     let open = || async { TcpStream::connect(&address).await.unwrap() };
     let (mut idle, mut fresh, mut half, mut running) = (open().await, open().await, open().await, open().await);
     assert!(exchange(&mut idle, "/livez").await.contains("alive"));
     half.write_all(b"GET / HTTP/1.1\r\nhost: lo").await.unwrap();
     running.write_all(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    timeout(PATIENCE, slow.begun.notified()).await.expect("all have come before it");
     stop.cancel();
     let begun = Instant::now();
     for stream in [&mut idle, &mut fresh, &mut half] {
         assert_eq!(rest(stream).await, "");
     }
-    assert!(begun.elapsed() < Duration::from_millis(300), "closed at once, not after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(2), "closed at once, not after {:?}", begun.elapsed());
     assert!(TcpStream::connect(&address).await.is_err(), "it takes no more connections");
+    assert!(!served.is_finished(), "it waits for what runs");
+    slow.may_end.notify_one();
+    let ends = Instant::now();
     let answer = rest(&mut running).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     timeout(PATIENCE, served).await.expect("the server ends").unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(ends.elapsed() < PATIENCE, "{:?}", ends.elapsed());
 }
 
 #[tokio::test]
 async fn the_end_waits_a_moment_for_the_rest_of_a_body() {
     const HEAD: &[u8] = b"POST /api/v1/groups HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                           content-length: 12\r\n\r\n{\"name\"";
-    let (address, stop, served) = stoppable(ServerConfig::default()).await;
+    let (address, stop, served) = stoppable(ServerConfig::default(), Slow::default()).await;
     let (mut whole, mut half) =
         (TcpStream::connect(&address).await.unwrap(), TcpStream::connect(&address).await.unwrap());
     for stream in [&mut whole, &mut half] {
         stream.write_all(HEAD).await.unwrap();
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     stop.cancel();
     let begun = Instant::now();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -254,17 +272,17 @@ async fn the_end_waits_a_moment_for_the_rest_of_a_body() {
 
 #[tokio::test]
 async fn readiness_ends_before_service_does() {
-    let delay = Duration::from_millis(500);
-    let (address, stop, served) = stoppable(ServerConfig { shutdown_delay: delay, ..ServerConfig::default() }).await;
-    let ask = |path: &'static str| {
-        let url = format!("http://{address}{path}");
-        async move { reqwest::get(url).await.unwrap().status().as_u16() }
-    };
+    let delay = Duration::from_secs(3);
+    let config = ServerConfig { shutdown_delay: delay, ..ServerConfig::default() };
+    let (address, stop, served) = stoppable(config, Slow::default()).await;
+    // To make a client takes a while; each request has a new connection, because those are taken too.
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let ask = async |path: &str| client.get(format!("http://{address}{path}")).send().await.unwrap().status().as_u16();
     assert_eq!((ask("/readyz").await, ask("/api/v1/services").await), (200, 200));
+    let begun = Instant::now();
     stop.cancel();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!((ask("/readyz").await, ask("/api/v1/services").await, ask("/livez").await), (503, 200, 200));
-    let begun = Instant::now();
     timeout(PATIENCE, served).await.expect("the server ends").unwrap();
-    assert!(begun.elapsed() >= delay / 4, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= delay, "{:?}", begun.elapsed());
 }

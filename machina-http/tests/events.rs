@@ -11,8 +11,7 @@ use machina_core::testing::registry_suite::{service, settle};
 use machina_core::{Config, EventKind, EventStream, Machina, Next, Registry as _, Revision, Status, Tasks};
 use machina_http::{Client, ServerConfig, router, serve};
 use serde_json::{Value, json};
-use support::Server;
-use tokio::net::TcpListener;
+use support::{Server, ports};
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -178,7 +177,7 @@ struct Stoppable {
 }
 
 async fn serve_at(address: &str, machina: &Machina) -> Stoppable {
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = ports::listen(address).await;
     let address = listener.local_addr().unwrap();
     let (stop, tasks) = (CancellationToken::new(), Tasks::new());
     let config = ServerConfig::default();
@@ -271,9 +270,8 @@ async fn a_stream_that_cannot_be_opened_is_an_error() {
     let server = Server::start().await;
     let elsewhere = Client::new(&format!("{}/elsewhere", server.url)).unwrap();
     assert_eq!(elsewhere.watch(None).await.unwrap_err().kind(), machina_core::ErrorKind::NotFound);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let closed = ports::closed();
+    let url = format!("http://{}", closed.local_addr().unwrap());
     let absent = Client::new(&url).unwrap().watch(None).await.unwrap_err();
     assert_eq!(absent.kind(), machina_core::ErrorKind::Unreachable);
 }

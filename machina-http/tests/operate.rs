@@ -320,7 +320,8 @@ async fn the_status_says_how_everything_is() {
     assert_eq!((&store["ready"], &store["stale"]), (&json!(true), &json!(false)));
     assert!(store["revision"].is_u64() && store["as_of"].is_string() && store["lag_ms"].is_u64(), "{store}");
     assert!(status.body["uptime_s"].as_u64().unwrap() < 600);
-    let (started, as_of) = (status.body["started_at"].as_str().unwrap(), status.body["as_of"].as_str().unwrap());
+    let time = |field: &str| status.body[field].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let (started, as_of) = (time("started_at"), time("as_of"));
     assert!(started <= as_of, "{started} {as_of}");
     let [bad] = status.body["not_healthy"].as_array().unwrap().as_slice() else { panic!("one: {}", status.text) };
     assert_eq!(

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +20,6 @@ use machina_core::{
 use machina_http::{Client, RemoteStore, ServerConfig, router, serve};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 /// A Machina that is served and may be followed.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl Central {
     }
 
     async fn of(machina: Machina, address: &str, remote_stores: bool) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = ports::listen(address).await;
         let address = listener.local_addr().unwrap();
         let config = ServerConfig { remote_stores, ..ServerConfig::default() };
         let (tasks, router) = (Tasks::new(), router(machina.clone(), &config));

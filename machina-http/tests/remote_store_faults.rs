@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/ports.rs"]
+mod ports;
+
 use machina_core::{Batch, Changes, ErrorKind, Image, Result, Revision, Store as _, Tasks};
 use machina_http::{Client, RemoteStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -91,9 +94,8 @@ async fn a_commit_without_an_answer_has_an_unknown_outcome() {
     let error = store.commit(&Batch::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Lost);
     tasks.cancel();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let closed = ports::closed();
+    let url = format!("http://{}", closed.local_addr().unwrap());
     let store = RemoteStore::new(Client::new(&url).unwrap());
     assert_eq!(store.commit(&Batch::default()).await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(store.load().await.unwrap_err().kind(), ErrorKind::Unavailable);

@@ -11,6 +11,9 @@ use crate::postgres::PostgresAddress;
 /// What an address may be, for messages.
 const ADDRESSES: &str = "`memory:`, `sqlite:PATH` or `postgres://…`";
 
+/// What that of a store that lasts may be.
+const LASTING: &str = "`sqlite:PATH` or `postgres://…`";
+
 /// What a bare path to a database ends in.
 const EXTENSIONS: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
@@ -27,15 +30,32 @@ impl Address {
         match url.split_once(':') {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("memory", _)) => Err(wrong("must be `memory:` and nothing else")),
-            Some(("sqlite", ":memory:" | "//:memory:")) => Err(wrong("must be `memory:` for a store in memory")),
-            Some(("sqlite", rest)) => sqlite(rest.strip_prefix("//").unwrap_or(rest)),
-            Some(("postgres" | "postgresql", _)) => postgres(url),
-            Some((scheme, _)) if is_scheme(scheme) => {
-                Err(wrong(&format!("must be {ADDRESSES}, and `{scheme}:` is none of these")))
-            }
-            _ if has_extension(url) => sqlite(url),
-            _ => Err(wrong(&format!("must be {ADDRESSES}"))),
+            _ if is_in_memory(url) => Err(wrong("must be `memory:` for a store in memory")),
+            _ => lasting(url, ADDRESSES),
         }
+    }
+
+    /// Reads an address of which it is known that it [is not in memory](is_in_memory).
+    pub(crate) fn parse_lasting(url: &str) -> Result<Self> {
+        lasting(url, LASTING)
+    }
+}
+
+/// Whether it is the address of a store in memory, or is meant to be.
+pub(crate) fn is_in_memory(url: &str) -> bool {
+    url.starts_with("memory:") || matches!(url, "sqlite::memory:" | "sqlite://:memory:")
+}
+
+/// Reads an address that may be what `may_be` says.
+fn lasting(url: &str, may_be: &str) -> Result<Address> {
+    match url.split_once(':') {
+        Some(("sqlite", rest)) => sqlite(rest.strip_prefix("//").unwrap_or(rest)),
+        Some(("postgres" | "postgresql", _)) => postgres(url),
+        Some((scheme, _)) if is_scheme(scheme) => {
+            Err(wrong(&format!("must be {may_be}, and `{scheme}:` is none of these")))
+        }
+        _ if has_extension(url) => sqlite(url),
+        _ => Err(wrong(&format!("must be {may_be}"))),
     }
 }
 

@@ -62,7 +62,8 @@ pub use crate::sqlite::{Backup, Content, Restored, backup, restore};
 /// * [`Unavailable`](machina_core::ErrorKind::Unavailable) when another process,
 ///   or this one, has the file open already, or the server cannot be reached.
 /// * [`Unsupported`](machina_core::ErrorKind::Unsupported) when a newer Machina
-///   wrote it, or this build cannot use a database of that kind.
+///   wrote it, the server is older than PostgreSQL 15, or this build cannot use a
+///   database of that kind.
 /// * [`Internal`](machina_core::ErrorKind::Internal) when the file is damaged.
 ///
 /// ```

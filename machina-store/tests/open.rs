@@ -165,7 +165,7 @@ async fn a_newer_schema_is_refused() {
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                  VALUES (999, 'from the future', 1, x'00', 0)";
     tamper(&path, newer).await;
-    assert_refused(&path, ErrorKind::Unsupported, "it has schema 999, and this one knows only up to 6").await;
+    assert_refused(&path, ErrorKind::Unsupported, "it has schema 999, and this one knows only up to 7").await;
 }
 
 #[tokio::test]

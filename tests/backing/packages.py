@@ -115,7 +115,7 @@ def install(packages, root=None):
 
 
 def apt(*arguments):
-    argv = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", *arguments]
+    argv = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3", *arguments]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -4,10 +4,12 @@ A server is a child of this process and ends with it, even if this process is ki
 it runs as a user without rights, because PostgreSQL refuses root.
 """
 
+import contextlib
 import ctypes
 import os
 import pathlib
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -20,6 +22,8 @@ from packages import BackingError
 
 START_TIMEOUT = 60
 STOP_TIMEOUT = 30
+# Below those that the system gives to connections, which could take that of a server meanwhile.
+PORTS = range(20_000, 32_000)
 # Who servers run as when root starts them: the first that exists.
 USERS = ("postgres", "redis", "nobody")
 PR_SET_PDEATHSIG = 1
@@ -39,9 +43,11 @@ def unprivileged():
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BackingError(f"no port is free between {PORTS.start} and {PORTS.stop}")
 
 
 class Server:
@@ -65,6 +71,9 @@ class Server:
 
     def make(self):
         """Prepares the directory, once."""
+
+    def draw_ports(self):
+        self.port = free_port()
 
     def argv(self):
         """What starts the server on `self.port`."""
@@ -94,7 +103,7 @@ class Server:
             # What a killed one left behind goes within moments; a port may be taken by another.
             time.sleep(attempt / 4)
             if not again:
-                self.port = free_port()
+                self.draw_ports()
             # In a session of its own: Ctrl-C is for the tests, which may still need it.
             with self.log.open("ab") as log:
                 self.process = subprocess.Popen(
@@ -246,8 +255,11 @@ class Redis(Server):
         self.certificates.copy_to(self)
         (self.directory / "redis-server").symlink_to(self.program)
 
+    def draw_ports(self):
+        super().draw_ports()
+        self.tls_port = free_port()
+
     def argv(self):
-        self.tls_port = self.tls_port or free_port()
         configuration = self.directory / "redis.conf"
         # In a file, so that the password is in no list of processes.
         configuration.write_text("\n".join([

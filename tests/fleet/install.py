@@ -23,7 +23,7 @@ import shutil
 import sys
 import time
 
-from tools import InstallError, Log, Node, Uv, npm_project, output_of
+from tools import PAUSES, InstallError, Log, Node, Uv, npm_project, output_of, patiently
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -106,7 +106,8 @@ class Fleet:
             one_way(server, tool, log, dated=True)
         except InstallError:
             # A failed download; or a registry that does not know when its packages appeared.
-            one_way(server, tool, log, dated=False)
+            time.sleep(PAUSES[0])
+            patiently(lambda: one_way(server, tool, log, dated=False), PAUSES[1:])
             remark = "dependencies as of today, at the second try"
         self.command(server)
         stamp = self.home(server) / STAMP

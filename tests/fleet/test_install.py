@@ -10,6 +10,8 @@ import tempfile
 import textwrap
 import unittest
 
+from tools import STEP_TIMEOUT
+
 HERE = pathlib.Path(__file__).resolve().parent
 FLEET = {server["name"]: server for server in json.loads((HERE / "fleet.json").read_text())}
 
@@ -28,7 +30,7 @@ class Install(unittest.TestCase):
             fleet.write_text(json.dumps(servers))
             argv += ["--fleet", fleet]
         return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              timeout=600, env=env)
+                              timeout=3 * STEP_TIMEOUT, env=env)
 
     def resolved(self):
         servers = json.loads((self.prefix / "fleet.resolved.json").read_text())

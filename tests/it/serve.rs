@@ -61,7 +61,7 @@ async fn stopped_by(mut machina: MachinaProcess, family: &[Process], signals: &[
     }
     let patience = if signals.len() > 1 { Duration::from_secs(4) } else { Duration::from_secs(15) };
     let status = machina.ended(patience).await;
-    wait_until_gone(Duration::from_secs(1), family).await;
+    wait_until_gone(Duration::from_secs(10), family).await;
     status
 }
 

@@ -10,7 +10,7 @@ use machina_tests::{Fixture, Process, call, open, settled, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// In a crash loop after three ends, and then started every 20 seconds.
 fn spec(args: &[&str]) -> ServiceSpec {

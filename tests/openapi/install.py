@@ -43,8 +43,8 @@ def install(prefix, tools):
     shutil.rmtree(venv, ignore_errors=True)
     log = Log(prefix / "log" / "python.log")
     log.run([uv.path, "venv", "--no-project", "--python", uv.python(None), venv])
-    log.run([uv.path, "pip", "install", "--python", venv / "bin" / "python", "--no-progress",
-             "--compile-bytecode", "--no-deps", "-r", REQUIREMENTS])
+    log.run_online([uv.path, "pip", "install", "--python", venv / "bin" / "python", "--no-progress",
+                    "--compile-bytecode", "--no-deps", "-r", REQUIREMENTS])
     (prefix / "stamp").write_text(wanted(), encoding="utf-8")
 
 

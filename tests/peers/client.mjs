@@ -18,7 +18,7 @@ const { StdioClientTransport } = await import(new URL('dist/stdio.mjs', installe
 const { version } = JSON.parse(await readFile(new URL('package.json', installed), 'utf8'));
 
 // How long the tools behind Machina have to be found, in steps of a fifth of a second.
-const STEPS = 100;
+const STEPS = 300;
 
 async function toolsOf(client) {
   let names = [];

@@ -16,7 +16,7 @@ import sys
 from mcp import Client, MCPError, StdioServerParameters
 
 # How long the tools behind Machina have to be found, in steps of a fifth of a second.
-STEPS = 100
+STEPS = 300
 
 
 async def all_pages(list_page, items_of):

@@ -66,15 +66,15 @@ def install(prefix, tools):
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, npm)
     log = Log(prefix / "log" / "npm.log")
-    log.run([node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline",
-             "--omit=dev", "--loglevel=error"], cwd=npm)
+    log.run_online([node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline",
+                    "--omit=dev", "--loglevel=error"], cwd=npm)
 
     uv, venv = Uv(tools), prefix / "python"
     shutil.rmtree(venv, ignore_errors=True)
     log = Log(prefix / "log" / "python.log")
     log.run([uv.path, "venv", "--no-project", "--python", uv.python(None), venv])
-    log.run([uv.path, "pip", "install", "--python", venv / "bin" / "python", "--no-progress",
-             "--compile-bytecode", "--no-deps", "-r", HERE / "requirements.txt"])
+    log.run_online([uv.path, "pip", "install", "--python", venv / "bin" / "python", "--no-progress",
+                    "--compile-bytecode", "--no-deps", "-r", HERE / "requirements.txt"])
 
     scripts = {name: str(npm / "node_modules" / path) for name, path in SCRIPTS.items()}
     peers = {"stamp": wanted(), "node": node.node, "python": str(venv / "bin" / "python"),

@@ -1,6 +1,8 @@
 //! The fixture server as tests use it: as an endpoint that Machina starts, or
 //! as an HTTP server that the test starts, and kills.
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use crate::{Process, fixture_binary};
 
 /// How long the fixture may take to say where it listens.
 const START: Duration = Duration::from_secs(20);
+/// The first of the ports that are drawn from, and how many there are.
+const KEPT_PORTS: (u16, u16) = (20_000, 12_000);
 
 /// A running HTTP fixture in a process group of its own, which is killed when
 /// this is dropped.
@@ -41,6 +45,15 @@ impl Fixture {
     /// If it does not start.
     pub async fn http(args: &[&str]) -> Self {
         Self::http_at("127.0.0.1:0", args).await
+    }
+
+    /// The same at an address that is free again once it was killed: the system gives
+    /// it to nobody else.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn http_kept(args: &[&str]) -> Self {
+        Self::http_at(&format!("127.0.0.1:{}", kept_port()), args).await
     }
 
     /// The same at a given address, such as that of one that was killed.
@@ -104,6 +117,17 @@ impl Fixture {
         let url = format!("http://{}/faults", self.authority());
         let response = reqwest::Client::new().post(url).json(&faults).send().await.expect("the fixture answers");
         assert!(response.status().is_success(), "{}", response.text().await.unwrap_or_default());
+    }
+}
+
+/// A free port below those that the system gives to connections.
+fn kept_port() -> u16 {
+    let (first, count) = KEPT_PORTS;
+    loop {
+        let port = first + u16::try_from(RandomState::new().hash_one(()) % u64::from(count)).unwrap_or_default();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -29,6 +29,8 @@ const PAGE_IN_LIST: &str = "http://127.0.0.1:8999/";
 const FOR_OTHER_CLIENTS: [(&str, usize); 1] = [("everything", 2)];
 /// How long a harmless call may take.
 const CALL_MAX: Duration = Duration::from_secs(60);
+/// How long processes have to go after the registry was closed.
+const GOING: Duration = Duration::from_secs(5);
 /// How often is looked whether all have settled.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -150,6 +152,7 @@ pub async fn run(servers: &[Server], patience: Duration, on_settled: impl Fn(&st
     machina.close().await;
     let closed_after = closing.elapsed().as_secs_f64();
     tasks.close(Duration::from_secs(1)).await;
+    let children_left = left(&children).await;
     FleetReport {
         servers: reports,
         settled_after: settled.values().copied().reduce(f64::max).filter(|_| all_settled),
@@ -157,9 +160,19 @@ pub async fn run(servers: &[Server], patience: Duration, on_settled: impl Fn(&st
         resident_before,
         resident_after,
         children: children.len(),
-        children_left: children.into_iter().filter(|child| child.is_alive()).count(),
+        children_left,
         closed_after,
     }
+}
+
+/// How many are alive, once those had the time to go that were told to.
+async fn left(children: &[Process]) -> usize {
+    let alive = || children.iter().filter(|child| child.is_alive()).count();
+    let started = Instant::now();
+    while alive() > 0 && started.elapsed() < GOING {
+        sleep(LOOK).await;
+    }
+    alive()
 }
 
 /// Seconds until each service was decided, for those that were in time.

@@ -24,5 +24,5 @@ pub use journal::{JournalEntry, JournalEvent, JournalFile};
 pub use machina::{Answer, MachinaProcess, ask};
 pub use peers::{Peers, Ran, closing_line};
 pub use process::{Process, wait_until_gone};
-pub use registry::{call, open, open_with, settled};
-pub use wait::wait_until;
+pub use registry::{call, changed, open, open_with, settled};
+pub use wait::{fastest, wait_until};

@@ -1,10 +1,12 @@
 //! Machina in this process, with the real connectors, as a Rust program has it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use machina_core::{Builder, Config, Machina, ReasonCode, ToolCall};
+use machina_core::{Builder, CallOptions, Config, Event, EventKind, EventStream, Machina, Next, ReasonCode, ToolCall};
 use machina_mcp::client::{ClientConfig, Environment, connectors};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 
 use crate::wait_until;
 
@@ -54,12 +56,39 @@ pub async fn settled(machina: &Machina, patience: Duration) {
     .await;
 }
 
+/// Has a fixture change its tools, again each second until that is told, and returns
+/// what is told: a listener over HTTP is connected in the background.
+///
+/// # Panics
+/// If nothing is told before `patience` is over.
+pub async fn changed(machina: &Machina, service: &str, patience: Duration) -> Arc<Event> {
+    const AGAIN: Duration = Duration::from_secs(1);
+    let (mut events, started) = (machina.watch(), Instant::now());
+    while started.elapsed() < patience {
+        let change = call(service, "change_tools", json!({}));
+        machina.call(&change, &CallOptions::default()).await.expect("the fixture changes its tools");
+        if let Ok(event) = timeout(AGAIN, definitions_changed(&mut events)).await {
+            return event;
+        }
+    }
+    panic!("{service}: no event within {patience:?}");
+}
+
+async fn definitions_changed(events: &mut EventStream) -> Arc<Event> {
+    loop {
+        let Next::Event(event) = events.next().await else { panic!("fell behind") };
+        if matches!(event.kind, EventKind::DefinitionsChanged { .. }) {
+            return event;
+        }
+    }
+}
+
 /// A call of `tool` of `service` with `arguments`, which must be an object.
 ///
 /// # Panics
 /// If a name is none, or the arguments are no object.
 #[must_use]
 pub fn call(service: &str, tool: &str, arguments: Value) -> ToolCall {
-    let call = serde_json::json!({"service": service, "tool": tool, "arguments": arguments});
+    let call = json!({"service": service, "tool": tool, "arguments": arguments});
     serde_json::from_value(call).expect("the test makes a valid call")
 }

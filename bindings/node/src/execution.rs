@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use machina_core::{CallContext, Error, NativeFunction, Place, Result, ToolResult};
+use machina_core::{CallContext, Error, NativeFunction, Phase, Place, Progress, ProgressSink, Result, ToolResult};
 use machina_http::assemble::closed;
 use napi::Status;
 use napi::bindgen_prelude::FnArgs;
@@ -27,21 +27,22 @@ type Message = FnArgs<(u32, Option<String>)>;
 pub(crate) type Callee = ThreadsafeFunction<Message, (), Message, Status, false, true, QUEUE_MAX>;
 
 /// The executions of a handle that are not over yet.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Executions(Arc<Mutex<Running>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Running {
     last: u32,
     by_number: HashMap<u32, Execution>,
 }
 
 /// One of them, whether or not somebody still waits for its answer.
-#[derive(Debug)]
 struct Execution {
     caller: oneshot::Sender<Outcome>,
     /// What it takes among those that may run at once, until it is over.
     place: Place,
+    /// Who wants to know how far it has come.
+    progress: Option<ProgressSink>,
 }
 
 /// What came of an execution, as JavaScript says it.
@@ -63,14 +64,14 @@ impl Executions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, place: Place) -> (u32, oneshot::Receiver<Outcome>) {
+    fn begin(&self, place: Place, progress: Option<ProgressSink>) -> (u32, oneshot::Receiver<Outcome>) {
         let (caller, outcome) = oneshot::channel();
         let mut running = self.running();
         let free = |number: u32| !running.by_number.contains_key(&number);
         // There are far fewer executions than numbers.
         let number = (1..).map(|step| running.last.wrapping_add(step)).find(|number| free(*number)).unwrap_or_default();
         running.last = number;
-        running.by_number.insert(number, Execution { caller, place });
+        running.by_number.insert(number, Execution { caller, place, progress });
         (number, outcome)
     }
 
@@ -86,10 +87,18 @@ impl Executions {
 
     /// Hands on what came of an execution, if somebody still waits for it.
     pub(crate) fn finish(&self, number: u32, outcome: Outcome) {
-        if let Some(Execution { caller, place }) = self.end(number) {
+        if let Some(Execution { caller, place, .. }) = self.end(number) {
             drop(place);
             // Whoever has given up meanwhile does not mind.
             drop(caller.send(outcome));
+        }
+    }
+
+    /// Hands on how far an execution has come, if somebody wants to know.
+    pub(crate) fn progress(&self, number: u32, step: Progress) {
+        let told = self.running().by_number.get(&number).and_then(|execution| execution.progress.clone());
+        if let Some(told) = told {
+            told(step);
         }
     }
 }
@@ -116,19 +125,22 @@ impl Drop for Waiting<'_> {
 
 #[async_trait]
 impl NativeFunction for Function {
-    async fn call(&self, arguments: Map<String, Value>, _: CallContext, place: Place) -> Result<ToolResult> {
-        let (number, outcome) = self.executions.begin(place);
+    async fn call(&self, arguments: Map<String, Value>, context: CallContext, place: Place) -> Result<ToolResult> {
+        let (number, outcome) = self.executions.begin(place, context.progress);
         let _waiting = Waiting { function: self, number };
         let message = (number, Some(Value::Object(arguments).to_string()));
         let status = self.callee.call(message.into(), ThreadsafeFunctionCallMode::NonBlocking);
         if status != Status::Ok {
             drop(self.executions.end(number));
             return Err(match status {
-                Status::QueueFull => Error::overloaded("the thread of Node is too far behind"),
-                _ => Error::unavailable("the thread of Node that the function belongs to has ended"),
+                Status::QueueFull => Error::overloaded("the thread of Node is too far behind").at(Phase::Refused),
+                _ => {
+                    let message = "the thread of Node that the function belongs to has ended";
+                    Error::unavailable(message).at(Phase::NotSent)
+                }
             });
         }
-        match outcome.await.map_err(|_| closed())? {
+        match outcome.await.map_err(|_| closed().at(Phase::MaybeExecuted))? {
             Outcome::Nothing => Ok(().into()),
             Outcome::Value(value) => Ok(value.into()),
             Outcome::Result(result) => Ok(ToolResult(result)),

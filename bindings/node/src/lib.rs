@@ -12,6 +12,7 @@
 mod cancel;
 mod execution;
 mod failure;
+mod guard;
 mod handle;
 mod log;
 mod told;

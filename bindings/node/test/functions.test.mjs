@@ -5,7 +5,7 @@ import test from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Conflict, Forbidden, Invalid, MachinaError, NotFound, Overloaded, Timeout } from '../index.mjs';
-import { failure, opened, until } from './support.mjs';
+import { failure, opened, remoteFixture, until } from './support.mjs';
 
 const ANY = { type: 'object' };
 
@@ -122,6 +122,100 @@ test('what runs on keeps its place until it is over', async (t) => {
   assert.deepEqual([answer.content[0].text, begun], ['done', 2]);
 });
 
+test('calls that the thread of Node is too far behind for did not run, and say so', async (t) => {
+  const m = await opened(t);
+  const most = 10_000;
+  let [begun, release] = [0, undefined];
+  const released = new Promise((resolve) => { release = resolve; });
+  await m.tool('f', { name: 'f', inputSchema: ANY, executions_max: most }, () => {
+    begun += 1;
+    return released;
+  });
+  await m.put({ ...(await m.get('f')), routing_policy: { in_flight_max: most } });
+  const controllers = Array.from({ length: most }, () => new AbortController());
+  const given = controllers.map(({ signal }) => m.call('f', 'f', {}, { signal, timeout_ms: 180_000 }).catch(({ name }) => name));
+  await until(() => begun === most, 'their begin');
+  // While this thread waits, and then goes on without a look at its queue, that fills with those that are given up.
+  controllers.forEach((controller) => controller.abort());
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_000);
+  release();
+  for (let tick = 0; tick < 20; tick += 1) await null;
+  const calls = Array.from({ length: most }, () => m.call('f', 'f', {}, { timeout_ms: 180_000 }).then(() => null, (error) => error));
+  const errors = (await Promise.all(calls)).filter((error) => error !== null);
+  assert.ok(errors.some(({ message }) => /thread of Node is too far behind/.test(message)), String(errors[0]));
+  assert.ok(errors.every((error) => error instanceof Overloaded && error.context.outcome === 'not_executed'));
+  assert.equal(begun, 2 * most - errors.length);
+  assert.deepEqual(new Set(await Promise.all(given)), new Set(['AbortError']));
+});
+
+test('a function says how far it has come, as long as it runs', async (t) => {
+  const m = await opened(t);
+  const [told, kept] = [[], []];
+  await m.tool('f', { name: 'f', inputSchema: ANY }, async (_, { progress }) => {
+    kept.push(progress);
+    progress(1, 3);
+    await sleep(1);
+    progress(2, 3, 'nearly');
+    return 'done';
+  });
+  const answer = await m.call('f', 'f', {}, { onProgress: (step) => told.push(step) });
+  assert.equal(answer.content[0].text, 'done');
+  await until(() => told.length >= 2, 'progress');
+  kept[0](3, 3);
+  assert.equal((await m.call('f', 'f')).content[0].text, 'done', 'nobody has to listen');
+  assert.deepEqual(told, [{ progress: 1, total: 3 }, { progress: 2, total: 3, message: 'nearly' }]);
+  await m.close();
+  kept[1](3, 3);
+});
+
+test('progress that is none is refused where it is said', async (t) => {
+  for (const wrong of ['half', undefined, null, NaN]) {
+    const answer = await answered(t, (_, { progress }) => {
+      assert.throws(() => progress(wrong), Invalid);
+      progress(1, 'two');
+    });
+    assert.ok(answer.isError && /total/.test(answer.content[0].text), JSON.stringify(answer));
+  }
+});
+
+test('who says how far it has come is not held for silent', async (t) => {
+  const m = await opened(t);
+  await m.tool('f', { name: 'f', inputSchema: ANY }, async ({ tells }, { progress }) => {
+    for (let step = 1; step <= 8; step += 1) {
+      await sleep(300);
+      if (tells) progress(step);
+    }
+    return 'done';
+  });
+  await m.put({ ...(await m.get('f')), routing_policy: { idle_timeout: '2s', timeout: '30s' } });
+  assert.equal((await m.call('f', 'f', { tells: true })).content[0].text, 'done');
+  assert.equal((await failure(m.call('f', 'f', { tells: false }), Timeout)).message, 'no sign of progress');
+});
+
+test('a function is one of several instances of its service', async (t) => {
+  const m = await opened(t, 'memory:', { config: { health: { slow_start: '0s' } } });
+  const { url, kill } = await remoteFixture(t);
+  await m.register({ name: 'math', routing_policy: { balancer: 'round_robin' }, instances: [{ http: { url } }] });
+  await until(async () => (await m.get('math')).status === 'healthy', 'health');
+  const { name, description, inputSchema } = await m.getTool('math', 'add');
+  await m.tool('math', { name, description, inputSchema }, ({ a, b }) => `natively ${a + b}`);
+  const { id } = (await m.get('math')).instances.find(({ in_process }) => in_process);
+  const natively = async () => {
+    const texts = [];
+    for (let call = 0; call < 10; call += 1) texts.push((await m.call('math', name, { a: 2, b: 3 })).content[0].text);
+    assert.ok(texts.every((text) => ['5', 'natively 5'].includes(text)), String(texts));
+    return texts.filter((text) => text !== '5').length;
+  };
+  const shared = await natively();
+  assert.ok(shared >= 3 && shared <= 7, String(shared));
+  const counted = async () => (await m.journal('call', { service: 'math', instance: id })).items.length;
+  await until(async () => (await counted()) === shared, 'the count');
+  await kill();
+  await m.check('math');
+  assert.equal(await natively(), 10);
+  await until(async () => (await counted()) === shared + 10, 'the count');
+});
+
 test('who acts on behalf of someone adds and removes no functions', async (t) => {
   const m = await opened(t);
   await m.tool('f', { name: 'f', inputSchema: ANY }, () => 1);
@@ -164,11 +258,17 @@ test('a function may call the registry that calls it', async (t) => {
   assert.equal((await m.call('f', 'outer')).content[0].text, 'deep');
 });
 
-test('what runs when the registry is closed ends with a typed error', async (t) => {
+test('what runs when the registry is closed ends with a typed error, and what waits too', async (t) => {
   const m = await opened(t);
-  await m.tool('f', { name: 'f', inputSchema: ANY }, () => new Promise(() => {}));
-  const failed = failure(m.call('f', 'f'), MachinaError);
+  const told = [];
+  await m.tool('f', { name: 'f', inputSchema: ANY, executions_max: 1 }, (_, { signal }) => new Promise(() => {
+    signal.addEventListener('abort', () => told.push('abort'));
+  }));
+  const [ran, waited] = [1, 2].map(() => failure(m.call('f', 'f'), MachinaError));
   await sleep(50);
   await m.close();
-  assert.ok(['lost', 'unavailable', 'unreachable'].includes((await failed).code));
+  const said = async (failed) => [(await failed).code, (await failed).context.outcome];
+  assert.deepEqual(await said(ran), ['lost', 'unknown']);
+  assert.deepEqual(await said(waited), ['unavailable', 'not_executed']);
+  await until(() => told.length === 1, 'the abort');
 });

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import test from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Invalid, Overloaded } from '../index.mjs';
 import { failure, opened } from './support.mjs';
@@ -13,21 +14,36 @@ function url(variable) {
   return process.env[variable];
 }
 
+/** Runs `scenario` until it holds, at most so many times: who waits for Redis for over 100 ms counts by itself for a while. */
+async function atBest(rounds, scenario) {
+  for (let round = 1; ; round += 1) {
+    try {
+      return await scenario();
+    } catch (error) {
+      if (round === rounds) throw error;
+      await sleep(1_000);
+    }
+  }
+}
+
 const REDIS = () => ({ store: { redis: url('MACHINA_TEST_REDIS_URL') } });
 
 test('two that share a Redis count calls together', async (t) => {
   const access = { calls_per_minute: 1, calls_burst: 3 };
-  const ann = { id: `ann-${randomUUID()}`, role: 'developer' };
-  const handles = [];
+  const machinas = [];
   for (const config of [{ access, ...REDIS() }, { access, ...REDIS() }, { access }]) {
     const m = await opened(t, 'memory:', { config });
     await m.tool('words', { name: 'shout', inputSchema: { type: 'object' } }, () => 'A');
-    handles.push(m.scoped(ann));
+    machinas.push(m);
   }
-  const [one, other, own] = handles;
-  for (const m of [one, other, one]) assert.equal((await m.call('words', 'shout')).content[0].text, 'A');
-  for (const m of [one, other]) await failure(m.call('words', 'shout'), Overloaded);
-  assert.equal((await own.call('words', 'shout')).content[0].text, 'A', 'it counts by itself');
+  const together = async () => {
+    const ann = { id: `ann-${randomUUID()}`, role: 'developer' };
+    const [one, other, own] = machinas.map((m) => m.scoped(ann));
+    for (const m of [one, other, one]) assert.equal((await m.call('words', 'shout')).content[0].text, 'A');
+    for (const m of [one, other]) await failure(m.call('words', 'shout'), Overloaded);
+    assert.equal((await own.call('words', 'shout')).content[0].text, 'A', 'it counts by itself');
+  };
+  await atBest(5, together);
 });
 
 test('two on one database see each other', async (t) => {

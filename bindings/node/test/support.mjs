@@ -77,6 +77,21 @@ export async function child(script, { seconds = 20, args = [] } = {}) {
   return { code, signal, stdout: stdout.trim(), stderr: stderr.trim(), seconds: (Date.now() - began) / 1000 };
 }
 
+/** A fixture over HTTP, which ends with the test or when it is killed. */
+export async function remoteFixture(t) {
+  const running = spawn(built('machina-fixture'), ['http', '--listen', '127.0.0.1:0'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const ended = once(running, 'close');
+  const kill = async () => {
+    running.kill('SIGKILL');
+    await ended;
+  };
+  t.after(kill);
+  const [said] = await once(running.stdout.setEncoding('utf8'), 'data');
+  // A server that writes to a closed stdout would fail.
+  running.stdout.resume();
+  return { url: JSON.parse(said.split('\n')[0]).url, kill };
+}
+
 /** A `machina serve` with an empty store, which ends with the test. */
 export async function server(t) {
   const serving = spawn(built('machina'), ['serve', '--json', '--store', 'memory:', '--listen', '127.0.0.1:0'], {

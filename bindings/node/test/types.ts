@@ -12,6 +12,13 @@ export async function program(signal: AbortSignal): Promise<string> {
     instances: [{ stdio: { command: "uvx", args: ["mcp-server-time"] }, weight: 2 }],
   });
   await m.update("time", service, { expected: service.revision });
+  await m.put(await m.get("time"));
+  const seen = await m.get("time");
+  await m.update("time", { ...seen, tags: [...(seen.tags ?? []), "clock"] }, { expected: seen.revision });
+  await m.apply([{ put: seen }]);
+  const draft = structuredClone(seen) as Service;
+  draft.tags = ["clock"];
+  await m.put(draft);
   const page: Page<Service> = await m.find({ tags: ["clock"], status: ["healthy"], order: "status" });
   const tools: Tool[] = await m.findTools("the time", { limit: 3 });
   const answer: ToolResult = await m.call("time", tools[0].name, { timezone: "Europe/Paris" }, {
@@ -22,6 +29,7 @@ export async function program(signal: AbortSignal): Promise<string> {
   });
   await m.tool<{ n: number }>("mine", { name: "double", inputSchema: { type: "object" }, executions_max: 2 }, async ({ n }, running) => {
     running.signal.throwIfAborted();
+    running.progress(1, 2, "half");
     return { doubled: 2 * n };
   });
   const known: Tool = await m.getTool("mine", "double");
@@ -58,6 +66,12 @@ export async function wrong(m: Machina): Promise<void> {
   await m.register({});
   // @ts-expect-error there is no such field
   await m.register({ name: "a", colour: "red" });
+  // @ts-expect-error a name is a string, beside what was read too
+  await m.put({ ...(await m.get("a")), name: 5 });
+  // @ts-expect-error what was read is frozen
+  (await m.get("a")).tags?.push("mine");
+  // @ts-expect-error progress is a number
+  await m.tool("a", { name: "b", inputSchema: {} }, (_, { progress }) => progress("half"));
   // @ts-expect-error nor such a status
   await m.find({ status: ["fine"] });
   // @ts-expect-error arguments are an object

@@ -2,8 +2,10 @@
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type JsonObject = { [key: string]: Json };
-/** What nobody can change. */
-export type Frozen<T> = T extends object ? { readonly [K in keyof T]: Frozen<T[K]> } : T;
+/** What nobody changes: what is read, and what is only read when it is handed over. */
+// Lists have a case of their own, or those of `Json`, which hold lists, would have no end.
+export type Frozen<T> =
+  T extends readonly (infer E)[] ? readonly Frozen<E>[] : T extends object ? { readonly [K in keyof T]: Frozen<T[K]> } : T;
 export type AdminState = "enabled" | "draining" | "disabled" | "maintenance" | "quarantined";
 export type Status = "healthy" | "degraded" | "unhealthy" | "unknown" | "disabled" | "maintenance";
 

@@ -91,6 +91,8 @@ export interface Explanation {
 export interface Execution {
   /** Fires when nobody waits for the answer any more. */
   signal: AbortSignal;
+  /** Tells the caller how far it has come; `progress` only ever grows. Begins the `idle_timeout` anew. */
+  progress(this: void, progress: number, total?: number, message?: string): void;
 }
 
 /**

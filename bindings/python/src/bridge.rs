@@ -9,6 +9,8 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -19,6 +21,7 @@ use pyo3::prelude::*;
 use crate::answer::{Outcome, told};
 use crate::drive::Driven;
 use crate::engine::Engine;
+use crate::failure::exiting;
 
 /// How long a caller that waits without a loop is deaf to signals such as Ctrl-C.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
@@ -28,7 +31,7 @@ pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// What is done with a piece of work: with a loop, a future of it, or its answer if
 /// that is there at once; without, its answer when it is there. `quick` work takes
-/// microseconds between one wait and the next, and begins in the thread of the loop.
+/// microseconds between one wait and the next, and begins in the thread that asks.
 pub(crate) fn answer<'py>(
     py: Python<'py>,
     engine: &Arc<Engine>,
@@ -36,11 +39,14 @@ pub(crate) fn answer<'py>(
     work: impl Future<Output = Outcome> + Send + 'static,
     quick: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
+    if engine.is_over() {
+        return told(py, Err(exiting()));
+    }
     let work = AssertUnwindSafe(work).catch_unwind();
     let work: Work = Box::pin(work.map(|outcome| outcome.unwrap_or_else(|_| Err(panicked()))));
     match event_loop {
         Some(event_loop) => later(py, engine, &event_loop, work, quick),
-        None => now(py, engine, work),
+        None => now(py, engine, work, quick),
     }
 }
 
@@ -64,13 +70,29 @@ fn later<'py>(
     Ok(future)
 }
 
-fn now<'py>(py: Python<'py>, engine: &Arc<Engine>, mut work: Work) -> PyResult<Bound<'py, PyAny>> {
+/// Waits in this thread for work that the runtime carries: what is dropped half-way,
+/// be it by Ctrl-C or by the end of the interpreter, is dropped there.
+fn now<'py>(py: Python<'py>, engine: &Arc<Engine>, mut work: Work, quick: bool) -> PyResult<Bound<'py, PyAny>> {
+    if quick && let Some(outcome) = py.detach(|| at_once(engine, &mut work)) {
+        return told(py, outcome);
+    }
+    let (answer, mut answered) = mpsc::sync_channel(1);
+    let task = engine.handle.spawn(async move { drop(answer.send(work.await)) });
     loop {
-        let waited =
-            py.detach(|| engine.handle.block_on(async { tokio::time::timeout(SIGNALS_EVERY, work.as_mut()).await }));
-        match waited {
+        // Whole, because a reference to it is nothing that another thread may have.
+        let answered = &mut answered;
+        match py.detach(move || answered.recv_timeout(SIGNALS_EVERY)) {
             Ok(outcome) => return told(py, outcome),
-            Err(_) => py.check_signals()?,
+            Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| task.abort())?,
+            Err(RecvTimeoutError::Disconnected) => return told(py, Err(exiting())),
         }
+    }
+}
+
+/// What came of the work, if it waits for nothing.
+fn at_once(engine: &Engine, work: &mut Work) -> Option<Outcome> {
+    match engine.inside(|| work.as_mut().poll(&mut Context::from_waker(Waker::noop())))? {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
     }
 }

@@ -6,7 +6,7 @@
 //! lock of the static in here is taken only by threads that hold the interpreter, so
 //! that no fork happens while it is held; those of an engine stay with the parent.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -29,6 +29,8 @@ const COURIER_PATIENCE: Duration = Duration::from_millis(250);
 /// What runs in the background of this process.
 pub(crate) struct Engine {
     runtime: Mutex<Option<Runtime>>,
+    /// Whether the runtime is at its end: what asks it for a timer then panics.
+    over: RwLock<bool>,
     pub(crate) handle: Handle,
     pub(crate) courier: Courier,
     pub(crate) letterboxes: Letterboxes,
@@ -44,6 +46,7 @@ struct State {
 }
 
 static STATE: Mutex<State> = Mutex::new(State { engine: None, over: false });
+
 /// The engine of this process, which the first caller starts.
 pub(crate) fn engine(_: Python<'_>) -> Result<Arc<Engine>, Error> {
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +73,7 @@ impl Engine {
         let handle = runtime.handle().clone();
         Ok(Self {
             runtime: Mutex::new(Some(runtime)),
+            over: RwLock::new(false),
             handle,
             courier,
             letterboxes: Letterboxes::default(),
@@ -86,6 +90,21 @@ impl Engine {
         opened.push(Arc::downgrade(shared));
     }
 
+    /// Whether it has ended: nothing that is asked of it is answered any more.
+    pub(crate) fn is_over(&self) -> bool {
+        *self.over.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does in this thread what needs the runtime, which does not end meanwhile; not
+    /// when it has ended. It must be quick, and call nothing of Python.
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let over = self.over.read().unwrap_or_else(PoisonError::into_inner);
+        (!*over).then(|| {
+            let _inside = self.handle.enter();
+            work()
+        })
+    }
+
     fn end(&self) {
         let opened = std::mem::take(&mut *self.opened.lock().unwrap_or_else(PoisonError::into_inner));
         let opened: Vec<_> = opened.iter().filter_map(Weak::upgrade).collect();
@@ -97,6 +116,7 @@ impl Engine {
                 tracing::warn!("handles that were open at the end did not close in time");
             }
             self.tasks.cancel();
+            *self.over.write().unwrap_or_else(PoisonError::into_inner) = true;
             runtime.shutdown_timeout(THREADS_PATIENCE);
         }
         self.courier.close(COURIER_PATIENCE);

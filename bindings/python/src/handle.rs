@@ -257,6 +257,10 @@ impl Handle {
         if self.shared.generation != generation() {
             return Err(exception(py, &before_fork()));
         }
+        if self.shared.engine.is_over() {
+            // The end of the interpreter has closed it.
+            return Ok(py.None().into_bound(py));
+        }
         let shared = Arc::clone(&self.shared);
         // In a task: a caller that is cancelled must not leave it half closed.
         let closing = self.shared.engine.handle.spawn(async move { shared.close().await });

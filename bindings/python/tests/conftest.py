@@ -26,6 +26,35 @@ PATIENCE = 60
 #: Lets 10,000 calls run at once.
 WIDE = {"in_flight_max": 10_000, "queue_max": 100_000, "queue_timeout": "1m"}
 
+#: Tools of a program that sleep, block, and end badly.
+SLEEPER = """
+    import asyncio, machina, os, sys, threading, time
+    from machina import Machina
+
+    async def with_sleeper(m):
+        native = m.native("sleeper")
+
+        @native.tool
+        async def sleep(seconds: float) -> float:
+            await asyncio.sleep(seconds)
+            return seconds
+
+        @native.tool
+        def block(seconds: float) -> float:
+            time.sleep(seconds)
+            return seconds
+
+        @native.tool
+        def blow() -> None:
+            raise ValueError("no such account")
+
+        @native.tool
+        def leave() -> None:
+            sys.exit(3)
+
+        await native.register()
+"""
+
 
 def asynchronous(test: Callable[..., Any]) -> Callable[..., None]:
     """Runs a test in a loop of its own, for so long as it may take."""

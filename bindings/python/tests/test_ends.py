@@ -1,4 +1,4 @@
-"""What ends badly elsewhere: exits with calls in flight, forks, tools that never return. Each in a
+"""What ends badly elsewhere: exits with calls in flight, tools that never return. Each in a
 program of its own, with a time limit."""
 
 from __future__ import annotations
@@ -6,36 +6,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import program
-
-SLEEPER = """
-    import asyncio, machina, os, sys, threading, time
-    from machina import Machina
-
-    async def with_sleeper(m):
-        native = m.native("sleeper")
-
-        @native.tool
-        async def sleep(seconds: float) -> float:
-            await asyncio.sleep(seconds)
-            return seconds
-
-        @native.tool
-        def block(seconds: float) -> float:
-            time.sleep(seconds)
-            return seconds
-
-        @native.tool
-        def blow() -> None:
-            raise ValueError("no such account")
-
-        @native.tool
-        def leave() -> None:
-            sys.exit(3)
-
-        await native.register()
-"""
-
+from conftest import SLEEPER, program
 
 @pytest.mark.parametrize(
     "end",
@@ -122,85 +93,6 @@ def test_child_processes_end_with_the_program() -> None:
     assert not psutil.pid_exists(child)
 
 
-def test_a_handle_after_fork_says_so() -> None:
-    ended = program(
-        SLEEPER
-        + """
-    import traceback, machina.sync
-    sync = machina.sync.Machina.open("memory:")
-    sync.register({"name": "a"})
-    watching = sync.watch()
-
-    async def main():
-        global m
-        m = await Machina.open("memory:")
-        await with_sleeper(m)
-        await m.call("sleeper", "sleep", {"seconds": 0})
-
-    asyncio.run(main())
-    pid = os.fork()
-    if pid == 0:
-        try:
-            async def child():
-                for do in (m.get("a"), m.find(), m.call("sleeper", "sleep", {"seconds": 0}), m.close()):
-                    try:
-                        await asyncio.wait_for(do, 5)
-                        print("no error")
-                    except machina.Unavailable as error:
-                        print(error)
-            asyncio.run(child())
-            for do in (sync.find, sync.close, lambda: next(sync.watch())):
-                try:
-                    do()
-                    print("no error")
-                except machina.Unavailable as error:
-                    print(error)
-            with machina.sync.Machina("memory:") as own:
-                own.register({"name": "b"})
-                print([one.name for one in own.find()])
-            async def own():
-                async with Machina() as m:
-                    await with_sleeper(m)
-                    print((await m.call("sleeper", "sleep", {"seconds": 0})).text)
-            asyncio.run(own())
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        sys.exit(0)
-    _, status = os.waitpid(pid, 0)
-    print("child", os.waitstatus_to_exitcode(status))
-    print([one.name for one in sync.find()])
-    sync.close()
-    asyncio.run(m.close())
-    """
-    )
-    assert ended.stdout.splitlines() == [
-        *["the handle was opened before fork: open one in this process"] * 7,
-        "['b']",
-        "0.0",
-        "child 0",
-        "['a']",
-    ], ended.stderr
-
-
-def test_a_pool_of_processes_takes_functions_that_open_one() -> None:
-    ended = program(
-        """
-    import multiprocessing, machina.sync
-
-    def work(n):
-        with machina.sync.Machina("memory:") as m:
-            return m.register({"name": f"s{n}"}).name
-
-    with machina.sync.Machina("memory:") as m:
-        m.register({"name": "parent"})
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            print(sorted(pool.map(work, range(6))))
-    """
-    )
-    assert ended.stdout == "['s0', 's1', 's2', 's3', 's4', 's5']\n"
-
-
 def test_what_a_tool_does_wrong_harms_its_own_call_only() -> None:
     began = time.monotonic()
     ended = program(
@@ -231,6 +123,82 @@ def test_what_a_tool_does_wrong_harms_its_own_call_only() -> None:
         "0.0",
     ]
     assert time.monotonic() - began < 30, "a thread that blocks for ten minutes does not keep the program"
+
+
+ENDERS = """
+    import asyncio, sys
+    from machina import Machina
+    import machina.sync
+
+    def with_enders(m):
+        @m.tool(service="ends")
+        async def leave() -> None:
+            sys.exit(3)
+
+        @m.tool(service="ends")
+        async def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        @m.tool(service="ends")
+        async def echo(text: str) -> str:
+            return text
+"""
+
+
+def test_a_coroutine_that_ends_the_program_does_not_end_the_loop() -> None:
+    ended = program(
+        ENDERS
+        + """
+    async def main():
+        async with Machina() as m:
+            with_enders(m)
+            for tool, arguments in (("leave", {}), ("interrupt", {}), ("echo", {"text": "still here"})):
+                answer = await m.call("ends", tool, arguments, timeout=20)
+                print(answer.is_error, answer.text)
+        print("over")
+
+    asyncio.run(main())
+    """
+    )
+    assert ended.stdout.splitlines() == [
+        "True SystemExit: 3", "True KeyboardInterrupt", "False still here", "over"
+    ], ended.stderr  # fmt: skip
+
+
+def test_a_coroutine_of_one_that_blocks_does_not_end_the_loop_of_all() -> None:
+    ended = program(
+        ENDERS
+        + """
+    import logging
+    logging.basicConfig(format="%(name)s: %(message)s")
+    logging.getLogger("machina.tools").setLevel(logging.CRITICAL)
+
+    with machina.sync.Machina() as m, machina.sync.Machina() as other:
+        with_enders(m)
+        with_enders(other)
+
+        @m.tool(service="ends")
+        async def begin(what: str) -> str:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(*{"exit": (sys.exit, 3), "stop": (loop.stop,)}[what])
+            return "begun"
+
+        for tool in ("leave", "interrupt"):
+            answer = m.call("ends", tool, timeout=20)
+            print(answer.is_error, answer.text)
+        for what in ("exit", "stop"):
+            print(m.call("ends", "begin", {"what": what}, timeout=20).text)
+            print(other.call("ends", "echo", {"text": "still here"}, timeout=20).text)
+        logging.getLogger("machina.tools").setLevel(logging.ERROR)
+        m.call("ends", "begin", {"what": "exit"}, timeout=20)
+        m.call("ends", "echo", {"text": ""}, timeout=20)
+    """
+    )
+    assert ended.stdout.splitlines() == [
+        "True SystemExit: 3", "True KeyboardInterrupt", "begun", "still here", "begun", "still here"
+    ], ended.stderr  # fmt: skip
+    assert ended.stderr.startswith("machina.tools: what a tool began in the loop of the tools raised"), ended.stderr
+    assert "SystemExit: 3" in ended.stderr and "Exception in thread" not in ended.stderr
 
 
 def test_one_that_was_not_closed_is_complained_of_and_closed() -> None:
@@ -296,24 +264,6 @@ def test_nothing_is_printed_unless_logging_is_configured() -> None:
         )
     )
     assert "machina" not in only.stderr
-
-
-def test_ctrl_c_interrupts_what_blocks() -> None:
-    ended = program(
-        """
-    import _thread, signal, threading, time, machina.sync
-    # Whoever runs the tests in the background may have had it ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    m = machina.sync.Machina.open("memory:")
-    threading.Timer(0.5, _thread.interrupt_main).start()
-    try:
-        next(m.watch())
-    except KeyboardInterrupt:
-        print("interrupted", m.overview().services)
-    m.close()
-    """
-    )
-    assert ended.stdout == "interrupted 0\n"
 
 
 def test_a_handler_of_logs_that_never_returns_holds_up_no_answer() -> None:

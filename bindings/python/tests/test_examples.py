@@ -42,7 +42,7 @@ def test_native_tools(tmp_path: Path) -> None:
 def test_the_application(tmp_path: Path) -> None:
     tests = str(EXAMPLES / "fastapi_app/test_app.py")
     said = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), tests, cwd=tmp_path)
-    assert "4 passed" in said, said
+    assert "5 passed" in said, said
 
 
 QUESTION = ["add two numbers", '{"a": 2, "b": 3}']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 from datetime import datetime, timedelta
 from typing import Any
@@ -151,6 +152,68 @@ async def test_a_watcher_ends_when_the_handle_is_closed() -> None:
 
 
 @asynchronous
+async def test_a_reader_that_is_cancelled_loses_no_event() -> None:
+    async with Machina() as m:
+        events, seen = m.watch(), 0
+        for n in range(300):
+            reading = asyncio.ensure_future(anext(events))
+            for _ in range(n % 3):
+                await asyncio.sleep(0)
+            await m.register({"name": f"s{n}"})
+            for _ in range(n % 5):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                assert reading.result().service == f"s{seen}"
+                seen += 1
+        while seen < 300:
+            assert (await asyncio.wait_for(anext(events), 5)).service == f"s{seen}"
+            seen += 1
+        with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+            await asyncio.wait_for(anext(events), 0.05)
+        await m.register({"name": "last"})
+        await asyncio.sleep(0.1)
+        assert (await asyncio.wait_for(anext(events), 5)).service == "last"
+
+
+@asynchronous
+async def test_readers_of_one_stream() -> None:
+    async with Machina() as m:
+        events = m.watch()
+        readers = [asyncio.ensure_future(anext(events)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        await m.apply([{"register": {"name": f"s{n}"}} for n in range(3)])
+        seen = await asyncio.wait_for(asyncio.gather(*readers), 5)
+        assert sorted(event.service for event in seen) == ["s0", "s1", "s2"], "each event has one reader"
+
+        async def rest() -> list[models.Event]:
+            return [event async for event in events]
+
+        waiting = asyncio.ensure_future(rest())
+        await asyncio.sleep(0.05)
+        await events.aclose()
+        assert await asyncio.wait_for(waiting, 5) == [] and await rest() == []
+        elsewhere = m.watch()
+        with pytest.raises(RuntimeError, match="the loop in which it was made"):
+            await asyncio.to_thread(lambda: asyncio.run(anext(elsewhere)))
+
+
+@asynchronous
+async def test_a_stream_that_is_dropped_is_asked_no_more() -> None:
+    async with Machina() as m:
+        left = m.watch()
+        with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+            await asyncio.wait_for(anext(left), 0.05)
+        asked = left._asked
+        assert asked is not None and not asked.done()
+        del left
+        gc.collect()
+        await asyncio.sleep(0.05)
+        assert asked.cancelled(), "nobody comes back for it"
+
+
+@asynchronous
 async def test_what_someone_else_may_do() -> None:
     async with Machina() as m:
         await m.register({"name": "a", "tenant": "acme"})
@@ -162,6 +225,10 @@ async def test_what_someone_else_may_do() -> None:
         assert isinstance(refused.value, PermissionError)
         with pytest.raises(machina.Forbidden):
             alice.native("pricing").tool(lambda: 1, name="x")
+        with pytest.raises(machina.Forbidden):
+            alice.scoped("root", "admin")
+        bob = await asyncio.to_thread(m.scoped, "bob")
+        assert [one.name for one in await bob.find()] == ["a", "b"], "it is made in any thread"
 
 
 @asynchronous
@@ -214,6 +281,36 @@ async def test_what_is_kept_in_a_file_is_there_again(tmp_path: Any) -> None:
         (lambda m: m.journal("colour"), "kind"),
         (lambda m: m.journal("call", limit=0), "limit"),
         (lambda m: m.put_group({"name": "desk", "colour": 1}), "colour"),
+        (lambda m: m.find(order=5), "order"),
+        (lambda m: m.apply(5), "mutations"),
+        (lambda m: m.apply(None), "mutations"),
+        (lambda m: m.apply({"deregister": {"name": "a"}}), "mutations"),
+        (lambda m: m.apply("a"), "mutations"),
+        (lambda m: Machina.open(5), "url"),
+        (lambda m: Machina.open(None), "url"),
+        (lambda m: Machina.open("sqlite:\udcff"), "url"),
+        (lambda m: Machina.open(config=5), "config"),
+        (lambda m: Machina.open(config="x"), "config"),
+        (lambda m: Machina.open(config=0), "config"),
+        (lambda m: Machina.open(config={"health": object()}), "config"),
+        (lambda m: Machina.open(environment=5), "environment"),
+        (lambda m: Machina.open(environment={"A": 5}), "environment"),
+        (lambda m: Machina.open(environment={"A": object()}), "environment"),
+        (lambda m: Machina.open(monitor="yes"), "monitor"),
+        (lambda m: Machina.open(monitor=object()), "monitor"),
+        (lambda m: m.watch("x"), "since"),
+        (lambda m: m.watch(-1), "since"),
+        (lambda m: m.watch(2**64), "since"),
+        (lambda m: m.watch(1.5), "since"),
+        (lambda m: m.tool(service=5), "service"),
+        (lambda m: m.native(5), "service"),
+        (lambda m: m.tool(service="a", executions_max="x")(lambda: None), "executions_max"),
+        (lambda m: m.tool(service="a", executions_max=-1)(lambda: None), "executions_max"),
+        (lambda m: m.tool(service="a", executions_max=2**32)(lambda: None), "executions_max"),
+        (lambda m: m.tool(service="a", tags=5)(lambda: None), "tags"),
+        (lambda m: m.tool(service="a")(5), "function"),
+        (lambda m: m.native("a").remove(5), "tool"),
+        (lambda m: m.scoped(5), "id"),
     ],
 )
 @asynchronous
@@ -224,7 +321,7 @@ async def test_what_is_wrong_is_named(do: Any, field: str) -> None:
         with pytest.raises(Invalid) as wrong:
             await do(m)
         assert isinstance(wrong.value, ValueError)
-        assert field in str(wrong.value), wrong.value
+        assert field in str(wrong.value) and wrong.value.context["problems"], wrong.value
         assert len(await m.find()) == 2, "nothing was lost, and nothing came of it"
 
 
@@ -289,6 +386,11 @@ async def test_one_elsewhere_has_the_same_methods(served: str) -> None:
             far.native("far-one").tool(lambda: 1, name="x")
         await far.deregister("far-one")
         await events.aclose()
+        late = other.watch(since=page.revision)
+        hasty = asyncio.ensure_future(anext(late))
+        await asyncio.sleep(0)
+        hasty.cancel()
+        assert (await asyncio.wait_for(anext(late), 20)).service == "far-one", "it goes on being opened"
 
 
 def test_errors_are_told_apart_and_travel() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from conftest import program
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
 
-from machina import Machina
+from machina import Invalid, Machina
 from machina.fastapi import MachinaLifespan, Registry, get_machina, problems, router
 from machina.testing import machina_with
 
@@ -138,6 +139,63 @@ def test_errors_are_problems_with_the_status_of_their_kind() -> None:
         assert refused.status_code == 403, "who asks over the network starts no commands"
 
 
+@pytest.mark.parametrize("since", ["-1", "x", str(2**64), "1.5"])
+def test_events_since_what_is_no_revision_are_refused_before_they_begin(since: str) -> None:
+    with TestClient(served_app()) as client:
+        refused = client.get("/machina/events", params={"since": since})
+        assert refused.status_code == 422 and "since" in refused.text
+
+
+def test_events_of_a_machina_that_is_closed_are_refused_before_they_begin() -> None:
+    app = served_app()
+
+    async def closed() -> Machina:
+        m = await Machina.open("memory:")
+        await m.close()
+        return m
+
+    app.dependency_overrides[get_machina] = closed
+    with TestClient(app) as client:
+        refused = client.get("/machina/events")
+        assert refused.status_code == 503 and refused.json()["code"] == "unavailable"
+
+
+@pytest.mark.parametrize("in_loop", [True, False])
+def test_the_router_of_someone_else_does_what_they_may(in_loop: bool) -> None:
+    app = served_app()
+
+    def developer() -> Machina:
+        """In a thread, as it is no coroutine."""
+        return app.state.machina.scoped("ann", "developer", tenant="acme")
+
+    async def developer_in_loop() -> Machina:
+        return developer()
+
+    app.dependency_overrides[get_machina] = developer_in_loop if in_loop else developer
+    with TestClient(app) as client:
+        assert client.portal is not None
+        client.portal.call(app.state.machina.register, {"name": "notes", "tenant": "acme"})
+        assert client.get("/machina/status").status_code == 200
+        assert [one["name"] for one in client.get("/machina/services").json()["items"]] == ["notes"]
+        assert client.get("/machina/services/math").status_code == 404
+        assert client.post("/machina/services/notes/call", json={"tool": "add"}).status_code == 503, "no instance"
+        assert client.post("/machina/services", json={"name": "a", "tenant": "acme"}).status_code == 403
+
+
+def test_nobody_outside_has_commands_started_not_even_as_an_administrator() -> None:
+    app = served_app()
+    app.dependency_overrides[get_machina] = lambda: app.state.machina.scoped("root", "admin")
+    with TestClient(app) as client:
+        assert client.post("/machina/services", json={"name": "a"}).status_code == 201
+        command = {"name": "b", "instances": [{"stdio": {"command": "sh"}}]}
+        assert client.post("/machina/services", json=command).status_code == 403
+
+
+def test_what_is_no_machina_has_no_lifespan() -> None:
+    with pytest.raises(Invalid, match="url"), TestClient(FastAPI(lifespan=MachinaLifespan(5))):
+        pass
+
+
 def test_a_router_may_be_guarded() -> None:
     def guard(request: Request) -> None:
         if request.headers.get("authorization") != "Bearer let-me-in":
@@ -153,9 +211,12 @@ def test_a_router_may_be_guarded() -> None:
 APPLICATION = """
 from fastapi import FastAPI
 from machina.fastapi import MachinaLifespan, Registry, problems, router
-from machina import Machina
+from machina import Machina, Unavailable
+import machina.sync
 import os
 
+# With gunicorn's --preload it is the parent of the workers that opens it.
+early = machina.sync.Machina.open("memory:")
 machina = Machina("memory:")
 
 @machina.tool(service="pid")
@@ -167,23 +228,36 @@ problems(app)
 app.include_router(router(), prefix="/machina")
 
 @app.get("/pid")
-async def ask(m: Registry) -> dict[str, int]:
-    return {"called": int((await m.call("pid", "pid")).text), "own": os.getpid()}
+async def ask(m: Registry) -> dict[str, int | str]:
+    try:
+        said = str(len(early.find()))
+    except Unavailable as error:
+        said = str(error)
+    return {"called": int((await m.call("pid", "pid")).text), "own": os.getpid(), "early": said}
 """
+
+STALE = "the handle was opened before fork: open one in this process"
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments"),
+    ("module", "arguments", "workers", "early"),
     [
-        ("uvicorn", ["application:app", "--log-level", "warning", "--timeout-graceful-shutdown", "2", "--port"]),
+        (
+            "uvicorn",
+            ["application:app", "--log-level", "warning", "--timeout-graceful-shutdown", "2", "--port"],
+            1,
+            "0",
+        ),
         (
             "gunicorn",
-            ["application:app", "--preload", "--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker",
+            ["application:app", "--preload", "--workers", "3", "--worker-class", "uvicorn_worker.UvicornWorker",
              "--log-level", "warning", "--graceful-timeout", "10", "--bind"],
+            3,
+            STALE,
         ),
     ],
 )  # fmt: skip
-def test_it_runs_under(module: str, arguments: list[str], tmp_path: Path) -> None:
+def test_it_runs_under(module: str, arguments: list[str], workers: int, early: str, tmp_path: Path) -> None:
     (tmp_path / "application.py").write_text(APPLICATION)
     port = free_port()
     where = f"127.0.0.1:{port}" if module == "gunicorn" else str(port)
@@ -192,8 +266,9 @@ def test_it_runs_under(module: str, arguments: list[str], tmp_path: Path) -> Non
             [sys.executable, "-m", module, *arguments, where], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            answers = [ask_until_there(f"http://127.0.0.1:{port}/pid", server) for _ in range(20)]
+            answers = ask_until_all_answer(f"http://127.0.0.1:{port}/pid", server, workers)
             assert all(one["called"] == one["own"] for one in answers), "each worker has its own Machina"
+            assert {one["early"] for one in answers} == {early}
             with httpx.stream("GET", f"http://127.0.0.1:{port}/machina/events", timeout=10) as events:
                 assert next(events.iter_lines()) == ": watching"
         finally:
@@ -218,17 +293,21 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def ask_until_there(url: str, server: subprocess.Popen[Any]) -> dict[str, int]:
-    until = time.monotonic() + 30
-    while True:
-        assert server.poll() is None, "it ended"
-        try:
-            answered = httpx.get(url, timeout=10)
-            answered.raise_for_status()
-            return dict(answered.json())
-        except httpx.ConnectError:
-            assert time.monotonic() < until, "it does not listen"
-            time.sleep(0.1)
+def ask_until_all_answer(url: str, server: subprocess.Popen[Any], workers: int) -> list[dict[str, Any]]:
+    """The answers to at least 20 questions, of as many processes as there are workers."""
+    answers: list[dict[str, Any]] = []
+    until = time.monotonic() + 60
+    with ThreadPoolExecutor(8) as pool:
+        while len(answers) < 20 or len({one["own"] for one in answers}) < workers:
+            assert server.poll() is None, "it ended"
+            assert time.monotonic() < until, f"not all answer: {answers}"
+            try:
+                asked = list(pool.map(lambda _: httpx.get(url, timeout=10).raise_for_status(), range(8)))
+                answers += [answered.json() for answered in asked]
+            except httpx.ConnectError:
+                time.sleep(0.1)
+    assert len({one["own"] for one in answers}) == workers
+    return answers
 
 
 def test_fastapi_is_loaded_only_by_who_wants_it() -> None:

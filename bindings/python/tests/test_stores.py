@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from typing import Any
@@ -24,21 +25,31 @@ def url(variable: str) -> str:
 async def test_two_that_share_a_redis_count_calls_together() -> None:
     access = {"calls_per_minute": 1, "calls_burst": 3}
     shared: dict[str, Any] = {"access": access, "store": {"redis": url("MACHINA_TEST_REDIS_URL")}}
-    ann = f"ann-{uuid.uuid4().hex}"
     async with Machina(config=shared) as one, Machina(config=shared) as other, Machina(config={"access": access}) as own:
-        handles = []
         for m in (one, other, own):
             native = m.native("words")
             native.tool(shout)
             await native.register()
-            handles.append(m.scoped(ann, "developer"))
-        one, other, own = handles
-        for m in (one, other, one):
-            assert (await m.call("words", "shout", {"text": "a"})).text == "A"
-        for m in (one, other):
-            with pytest.raises(machina.Overloaded):
-                await m.call("words", "shout", {"text": "a"})
-        assert (await own.call("words", "shout", {"text": "a"})).text == "A", "it counts by itself"
+
+        async def together() -> None:
+            ann = f"ann-{uuid.uuid4().hex}"
+            a, b, alone = (m.scoped(ann, "developer") for m in (one, other, own))
+            for m in (a, b, a):
+                assert (await m.call("words", "shout", {"text": "a"})).text == "A"
+            for m in (a, b):
+                with pytest.raises(machina.Overloaded):
+                    await m.call("words", "shout", {"text": "a"})
+            assert (await alone.call("words", "shout", {"text": "a"})).text == "A", "it counts by itself"
+
+        # Who waits for Redis for over 100 ms counts by itself for a while; of five times, once it must hold.
+        for last in (False, False, False, False, True):
+            try:
+                await together()
+                break
+            except (AssertionError, machina.Overloaded, pytest.fail.Exception):
+                if last:
+                    raise
+                await asyncio.sleep(1)
 
 
 async def shout(text: str) -> str:

@@ -35,7 +35,8 @@ def test_the_help_is_that_of_the_coroutines() -> None:
         if name not in ("native", "watch"):
             assert (method.__doc__, inspect.signature(method)) == (of.__doc__, inspect.signature(of)), name
     shown = pydoc.plain(pydoc.render_doc(machina.sync.Machina.find))
-    assert "find(self, text: 'str | None' = None, *, healthy" in shown and "words that all occur" in shown
+    # From Python 3.13 on each parameter has a line of its own.
+    assert "find(self,text:'str|None'=None,*,healthy" in "".join(shown.split()) and "words that all occur" in shown
 
 
 def test_a_whole_life() -> None:
@@ -88,6 +89,19 @@ async def test_it_works_in_the_thread_of_a_running_loop() -> None:
 
         assert m.call("echo", "echo", {"text": "a"}).text == "a"
         assert await asyncio.to_thread(m.call, "echo", "echo", {"text": "b"}) is not None
+
+
+def test_what_is_wrong_is_named() -> None:
+    with machina.sync.Machina("memory:") as m:
+        for wrong in ("x", -1, 2**64):
+            with pytest.raises(machina.Invalid, match="since"):
+                m.watch(wrong)
+        with pytest.raises(machina.Invalid, match="service"):
+            m.native(5)
+        with pytest.raises(machina.Invalid, match="mutations"):
+            m.apply(5)
+    with pytest.raises(machina.Invalid, match="url"):
+        machina.sync.Machina(5)
 
 
 def test_many_threads_use_one_handle() -> None:

@@ -6,9 +6,11 @@ import asyncio
 import enum
 import logging
 import threading
+import types
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import pytest
 from conftest import PATIENCE, asynchronous, computing
@@ -16,6 +18,7 @@ from pydantic import BaseModel, Field
 
 import machina
 from machina import Machina, Overloaded, Timeout, ToolContext, models
+from machina._tools import Tool
 
 
 class Colour(enum.Enum):
@@ -120,6 +123,21 @@ async def test_what_a_function_raises_is_an_answer_and_is_logged(caplog: pytest.
         assert caplog.records[0].name == "machina.tools" and caplog.records[0].exc_info is not None
         assert (await m.call("bad", "unwritable")).is_error
         assert (await m.call("bad", "cancels")).text == "CancelledError"
+
+
+def test_a_coroutine_that_is_dropped_with_its_loop_is_not_complained_of(caplog: pytest.LogCaptureFixture) -> None:
+    @types.coroutine
+    def forever() -> Generator[None, None, None]:
+        while True:
+            yield
+
+    async def wait() -> None:
+        await forever()
+
+    running = Tool(wait, {}).run_async(b"{}", cast("Any", None))
+    running.send(None)
+    running.close()
+    assert not caplog.records
 
 
 @asynchronous

@@ -145,6 +145,7 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
+    use tokio::sync::Notify;
     use tokio::time::Instant;
 
     use super::*;
@@ -167,10 +168,13 @@ mod tests {
         assert_eq!(error.kind(), machina_core::ErrorKind::Unsupported);
     }
 
-    /// How long the server lives, and what the client gets, when it is told to
-    /// stop while a request takes `takes`.
-    async fn stopped_while(takes: Duration, drain_max: Duration) -> (Duration, String) {
+    /// How long the server lives, and what the client gets for as long as it is
+    /// patient, when the server is told to stop while a request takes `takes`.
+    async fn stopped_while(takes: Duration, drain_max: Duration, patience: Duration) -> (Duration, String) {
+        let begun = Arc::new(Notify::new());
+        let begins = Arc::clone(&begun);
         let slow = get(async move || {
+            begins.notify_one();
             tokio::time::sleep(takes).await;
             "done"
         });
@@ -182,11 +186,10 @@ mod tests {
         let client = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            begun.notified().await;
             stop.cancel();
             let mut answer = String::new();
-            let read = tokio::time::timeout(Duration::from_millis(600), stream.read_to_string(&mut answer)).await;
-            drop(read);
+            drop(tokio::time::timeout(patience, stream.read_to_string(&mut answer)).await);
             answer
         };
         let started = Instant::now();
@@ -199,14 +202,16 @@ mod tests {
 
     #[tokio::test]
     async fn requests_under_way_are_finished() {
-        let (lived, answer) = stopped_while(Duration::from_millis(300), Duration::from_secs(20)).await;
+        let (takes, patience) = (Duration::from_millis(300), Duration::from_secs(10));
+        let (lived, answer) = stopped_while(takes, Duration::from_secs(20), patience).await;
         assert!(answer.ends_with("done"), "{answer}");
-        assert!(lived >= Duration::from_millis(300) && lived < Duration::from_secs(10), "{lived:?}");
+        assert!(lived >= takes && lived < Duration::from_secs(10), "{lived:?}");
     }
 
     #[tokio::test]
     async fn draining_has_an_end() {
-        let (lived, answer) = stopped_while(Duration::from_secs(60), Duration::from_millis(300)).await;
+        let (takes, patience) = (Duration::from_secs(60), Duration::from_millis(600));
+        let (lived, answer) = stopped_while(takes, Duration::from_millis(300), patience).await;
         assert_eq!(answer, "");
         assert!(lived >= Duration::from_millis(300) && lived < Duration::from_secs(10), "{lived:?}");
     }

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::certificates::Certificate;
 use super::smtp_sink::SmtpSink;
-use super::{SECRET, assert_failed, tried};
+use super::{SECRET, assert_failed, ports, tried, tried_for};
 
 /// A channel to the server on this port, with these settings on top.
 fn mail(port: u16, more: &Value) -> Value {
@@ -92,7 +92,9 @@ async fn what_the_server_refuses_is_told_apart() {
 async fn a_server_that_is_silent_or_gone_is_said_to_be() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    assert_failed(&tried(mail(port, &json!({"tls": "none"}))).await, ErrorKind::Timeout, "did not answer");
-    drop(listener);
-    assert_failed(&tried(mail(port, &json!({}))).await, ErrorKind::Unreachable, "cannot be reached");
+    let silent = tried_for("1s", mail(port, &json!({"tls": "none"}))).await;
+    assert_failed(&silent, ErrorKind::Timeout, "did not answer");
+    let closed = ports::closed();
+    let gone = tried(mail(closed.local_addr().unwrap().port(), &json!({}))).await;
+    assert_failed(&gone, ErrorKind::Unreachable, "cannot be reached");
 }

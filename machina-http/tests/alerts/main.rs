@@ -7,6 +7,8 @@ mod certificates;
 mod http_sink;
 mod mail;
 mod outage;
+#[path = "../support/ports.rs"]
+mod ports;
 mod rest;
 mod smtp_sink;
 mod webhooks;
@@ -39,7 +41,12 @@ async fn open(config: Config, sim: &SimConnector) -> Machina {
 
 /// What comes of a test message to this one channel.
 async fn tried(channel: Value) -> ChannelTest {
-    let config = config(json!({"delivery_timeout": "1s", "channels": [channel]}));
+    tried_for("20s", channel).await
+}
+
+/// The same, where this is how long an answer is waited for.
+async fn tried_for(timeout: &str, channel: Value) -> ChannelTest {
+    let config = config(json!({"delivery_timeout": timeout, "channels": [channel]}));
     let machina = open(config, &SimConnector::default()).await;
     let mut tests = machina.system().test_alerts(None).await.unwrap();
     machina.close().await;

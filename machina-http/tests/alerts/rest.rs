@@ -4,23 +4,26 @@ use machina_core::testing::SimConnector;
 use machina_core::{ErrorKind, Machina, Tasks};
 use machina_http::{Client, ServerConfig, router, serve};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::http_sink::HttpSink;
-use super::{SECRET, config, open};
+use super::{SECRET, config, open, ports};
 
 /// A server with a channel that takes messages and one that refuses them.
 struct Served {
     url: String,
     machina: Machina,
     sink: HttpSink,
+    /// Where the second channel leads.
+    _closed: TcpSocket,
     tasks: Tasks,
 }
 
 impl Served {
     async fn new() -> Self {
         let (sink, tasks) = (HttpSink::new().await, Tasks::new());
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = ports::closed();
+        let gone = closed.local_addr().unwrap();
         let channels = json!([
             {"name": "good", "webhook": {"url": sink.url(&format!("/{SECRET}"))}},
             {"name": "bad", "minimum_level": "critical", "slack": {"url": format!("http://{gone}/{SECRET}")}},
@@ -31,7 +34,7 @@ impl Served {
         let config = ServerConfig::default();
         let serving = serve(listener, router(machina.clone(), &config), &config, std::future::pending());
         tasks.spawn("serve", async move { serving.await.unwrap() });
-        Self { url, machina, sink, tasks }
+        Self { url, machina, sink, _closed: closed, tasks }
     }
 
     /// Asks for `path`, with a body if there is one; the status and the answer.

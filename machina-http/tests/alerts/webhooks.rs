@@ -7,11 +7,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use machina_core::ErrorKind;
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio::net::TcpListener;
 
 use super::certificates::Certificate;
 use super::http_sink::HttpSink;
-use super::{SECRET, assert_failed, config, tried};
+use super::{SECRET, assert_failed, config, ports, tried, tried_for};
 
 fn webhook(url: &str) -> Value {
     json!({"name": "hook", "webhook": {"url": url}})
@@ -80,10 +79,10 @@ async fn every_answer_has_its_word() {
 #[tokio::test]
 async fn a_server_that_is_slow_or_gone_is_said_to_be() {
     let slow = HttpSink::slow(Duration::from_secs(30)).await;
-    assert_failed(&tried(webhook(&slow.url(&format!("/{SECRET}")))).await, ErrorKind::Timeout, "did not answer");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = format!("http://{}/{SECRET}", listener.local_addr().unwrap());
-    drop(listener);
+    let late = tried_for("1s", webhook(&slow.url(&format!("/{SECRET}")))).await;
+    assert_failed(&late, ErrorKind::Timeout, "did not answer");
+    let closed = ports::closed();
+    let gone = format!("http://{}/{SECRET}", closed.local_addr().unwrap());
     assert_failed(&tried(webhook(&gone)).await, ErrorKind::Unreachable, "cannot be reached");
 }
 

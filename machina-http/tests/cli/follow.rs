@@ -51,16 +51,15 @@ async fn a_follower_outlives_the_central_one_and_finds_it_again() {
     assert!(follower.get("a").is_some() && follower.get("b").is_some() && follower.get("c").is_none());
 
     let address = url.strip_prefix("http://").unwrap();
-    let mut again = world.command(&["serve", "--listen", address, "--store", "sqlite:here.db"]);
-    may_be_followed(&mut again);
-    let mut again = again.spawn().unwrap();
+    let again = Served::start_again(&world, address, &["--store", "sqlite:here.db"], may_be_followed).await;
     until("it is back", async || client.check_version().await.is_ok()).await;
     follower.apply(vec![put("c")]).await.unwrap();
     client.apply(vec![put("d")]).await.unwrap();
     until("d", async || follower.get("d").is_some()).await;
     assert_eq!(client.get("c").await.unwrap().name(), "c");
     follower.close().await;
-    again.kill().await.unwrap();
+    again.signal("KILL").await;
+    again.ended().await;
 }
 
 #[tokio::test]

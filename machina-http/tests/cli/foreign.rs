@@ -4,6 +4,7 @@ use machina_core::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::ports;
 use crate::world::{Ran, World};
 
 /// A server at an address of its own that answers everything with this.
@@ -57,9 +58,8 @@ async fn a_machina_of_another_version_is_said_to_be_one() {
 
 #[tokio::test]
 async fn where_nothing_answers_the_store_is_asked() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let closed = ports::closed();
+    let address = closed.local_addr().unwrap().to_string();
     let ran = beside(&World::new(), &address, &["services"]).await.ended(0);
     assert!(!ran.stderr.contains(&address), "{ran:?}");
 }

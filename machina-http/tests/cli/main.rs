@@ -8,6 +8,8 @@ mod egress;
 mod follow;
 mod foreign;
 mod mcp;
+#[path = "../support/ports.rs"]
+mod ports;
 mod registry;
 mod server;
 mod settings;

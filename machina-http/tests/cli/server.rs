@@ -153,14 +153,13 @@ async fn a_watcher_tells_what_goes_and_outlasts_the_server() {
     // Long enough for it to look again: that it fails again is not said again.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let address = url.strip_prefix("http://").unwrap();
-    let again =
-        world.command(&["serve", "--listen", address, "--store", "memory:", "--import", &hosts]).spawn().unwrap();
+    let again = Served::start_again(&world, address, &["--store", "memory:", "--import", &hosts], |_| {}).await;
     assert_eq!(next(&mut complaints).await, "it answers again");
     assert!(next(&mut said).await.contains("small"));
     signal_to(watcher.id().unwrap(), "INT").await;
     assert_eq!(watcher.wait().await.unwrap().code(), Some(130));
-    signal_to(again.id().unwrap(), "TERM").await;
-    assert_eq!(again.wait_with_output().await.unwrap().status.code(), Some(0));
+    again.signal("TERM").await;
+    assert_eq!(again.ended().await, 0);
     world.run(&["health", "--watch", "--url", &url]).await.ended(4);
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long anything may take before the test gives it up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(Duration::from_secs(5), empty).await.unwrap_or_else(|_| panic!("left: {:?}", self.processes()));
+        timeout(Duration::from_secs(30), empty).await.unwrap_or_else(|_| panic!("left: {:?}", self.processes()));
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -166,29 +166,58 @@ impl Served {
 
     /// The same, with a command that `change` has changed.
     pub(crate) async fn start_with(world: &World, args: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let fixed = ["--listen", "127.0.0.1:0", "--store", "sqlite:here.db"];
+        Self::try_start(world, &[&fixed, args].concat(), change).await.unwrap_or_else(|log| panic!("{log}"))
+    }
+
+    /// Starts it at the address that one before it had. A connection that goes out may
+    /// have that port for a moment.
+    pub(crate) async fn start_again(
+        world: &World,
+        address: &str,
+        args: &[&str],
+        change: impl Fn(&mut Command),
+    ) -> Self {
+        let (args, end) = ([&["--listen", address], args].concat(), Instant::now() + Duration::from_secs(5));
+        loop {
+            match Self::try_start(world, &args, &change).await {
+                Err(log) if log.contains("cannot listen on") && Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                started => return started.unwrap_or_else(|log| panic!("{log}")),
+            }
+        }
+    }
+
+    /// Where it does not listen, what it says to that.
+    async fn try_start(world: &World, args: &[&str], change: impl FnOnce(&mut Command)) -> Result<Self, String> {
         let log = world.path("serve.log");
-        let fixed = ["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:here.db"];
-        let mut command = world.command(&[&fixed, args].concat());
+        let mut command = world.command(&[&["serve"], args].concat());
         command.stderr(std::fs::File::create(&log).unwrap());
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut served = Self { child, lines, url: String::new(), log };
-        let first = served.line().await;
-        let url = first.split_once("listening on ").map(|(_, url)| url.to_owned());
-        served.url = url.unwrap_or_else(|| panic!("{first}: {}", served.log()));
-        served
+        let first = served.next_line().await.unwrap_or_default();
+        let Some((_, url)) = first.split_once("listening on ") else {
+            return Err(format!("{first}: {}", served.log()));
+        };
+        served.url = url.to_owned();
+        Ok(served)
     }
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    async fn next_line(&mut self) -> Option<String> {
+        let line = timeout(PATIENCE, self.lines.next_line()).await;
+        line.unwrap_or_else(|_| panic!("no line comes: {}", self.log())).unwrap()
+    }
+
     /// The next line of stdout.
     pub(crate) async fn line(&mut self) -> String {
-        let line = timeout(PATIENCE, self.lines.next_line()).await;
-        let line = line.unwrap_or_else(|_| panic!("no line comes: {}", self.log())).unwrap();
-        line.unwrap_or_else(|| panic!("stdout has ended: {}", self.log()))
+        self.next_line().await.unwrap_or_else(|| panic!("stdout has ended: {}", self.log()))
     }
 
     /// The lines up to the one that contains `part`.

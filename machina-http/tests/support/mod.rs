@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+pub(crate) mod ports;
+
 use axum::Router;
 use machina_core::testing::SimConnector;
 use machina_core::testing::registry_suite::settle;

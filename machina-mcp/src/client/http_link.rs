@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 use super::events::Events;
-use super::guard::{AGENT, barred_in, place};
+use super::guard::{AGENT, barred_in, is_another, place};
 use super::http_answer::Answers;
 use super::http_direct::{Broken, Direct};
 use super::http_response::{NotReceived, Received};
@@ -321,7 +321,11 @@ pub(super) fn not_received(url: &Url, error: NotReceived) -> Error {
     if let Some(barred) = barred_in(cause) {
         return barred.into_error(&place);
     }
-    let refused = |cause: &str| unanswered(format!("could not connect to {place}: {cause}"), Phase::NotSent);
+    let is_another = is_another(cause);
+    let refused = |cause: &str| {
+        let error = unanswered(format!("could not connect to {place}: {cause}"), Phase::NotSent);
+        error.with(|context| context.hard = is_another)
+    };
     let broke = |cause: &str| unanswered(format!("the connection to {place} broke: {cause}"), Phase::MaybeExecuted);
     match error {
         NotReceived::Full(error) => {

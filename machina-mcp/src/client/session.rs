@@ -19,7 +19,7 @@ use super::events::Events;
 use super::handshake::Greeting;
 use super::link::{Aside, Link, Misses, Request, Stage, meta_of, shown, too_late, unanswered};
 use super::param_headers::{self, ParamHeader};
-use super::wire::{HEADER_MISMATCH, METHOD_NOT_FOUND, Object};
+use super::wire::{HEADER_MISMATCH, METHOD_NOT_FOUND, Object, UNSUPPORTED_VERSION};
 
 /// How long a server may take for one page of a list.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -117,7 +117,13 @@ impl McpSession {
             }
             limit = limit_reached(context, active.subscribe()) => Err(too_late(method, &limit, stage.phase())),
         };
-        result.map_err(|error| if committed { error.at(Phase::Committed) } else { error })
+        let result = result.map_err(|error| if committed { error.at(Phase::Committed) } else { error });
+        result.inspect_err(|error| {
+            if is_refused_with(error, UNSUPPORTED_VERSION) {
+                // It is not the server that was greeted: the next session finds out what this one speaks.
+                self.events.close(error.clone());
+            }
+        })
     }
 
     /// Lets the server log: from the level on that `params` name, where it takes
@@ -303,7 +309,8 @@ impl Session for McpSession {
             ])
         };
         let mut result = self.send("tools/call", params(), context, self.hints(tool, arguments)).await;
-        if self.needs_param_headers() && result.as_ref().is_err_and(is_header_mismatch) {
+        let is_mismatch = |error: &Error| is_refused_with(error, HEADER_MISMATCH);
+        if self.needs_param_headers() && result.as_ref().is_err_and(is_mismatch) {
             // Refused, so not executed: the headers follow from the list of tools.
             self.list_again(context).await.map_err(|error| error.at(Phase::Refused))?;
             result = self.send("tools/call", params(), context, self.hints(tool, arguments)).await;
@@ -370,9 +377,9 @@ impl McpSession {
     }
 }
 
-fn is_header_mismatch(error: &Error) -> bool {
+fn is_refused_with(error: &Error, code: i64) -> bool {
     let context = error.context();
-    context.upstream_code == Some(HEADER_MISMATCH) && context.phase == Some(Phase::Refused)
+    context.upstream_code == Some(code) && context.phase == Some(Phase::Refused)
 }
 
 impl Drop for McpSession {

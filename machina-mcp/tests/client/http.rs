@@ -241,6 +241,21 @@ async fn a_missing_capability_is_told_with_what_the_server_adds() {
 }
 
 #[tokio::test]
+async fn a_server_that_speaks_another_version_meanwhile_ends_the_session() {
+    let server = answering(|request| {
+        let error = json!({"code": -32022, "message": "no", "data": {"supported": ["2027-01-01"]}});
+        let body = json!({"jsonrpc": "2.0", "id": request.body["id"], "error": error});
+        reply(400, &[("content-type", "application/json")], &body.to_string())
+    })
+    .await;
+    let session = connect(&server, None).await.unwrap();
+    assert!(!session.is_closed());
+    let error = call(&session).await.unwrap_err();
+    assert_eq!(phase_of(&error), (ErrorKind::Rejected, Phase::Refused));
+    assert!(session.is_closed(), "so the call may have another try on a new one");
+}
+
+#[tokio::test]
 async fn a_stream_that_names_its_position_is_taken_up_again() {
     let waiting = Arc::new(Mutex::new(None));
     let server = Server::start(move |request| match (request.verb.as_str(), request.method()) {

@@ -1,12 +1,19 @@
 //! Where connectors go, and what they tell of what they met there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use machina_core::{Connector, EgressConfig, Error, ErrorKind, HttpEndpoint, Instance, Phase, Reach, Result, Target};
+use machina_core::{
+    Connector, EgressConfig, Error, ErrorKind, HttpEndpoint, Instance, Phase, Reach, Result, Target, Tasks,
+};
 use machina_mcp::client::{Environment, HttpConfig, SseConnector, WebSocketConnector};
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::http_server::{Piece, Server, event, json as json_reply, reply, stream_head};
 use crate::http_support::{answering, call, connector, done, target};
@@ -91,6 +98,38 @@ async fn metadata_is_out_of_reach_at_once_for_everyone() {
         }
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "nothing is dialled");
+}
+
+/// A server that nobody here trusts.
+async fn stranger(tasks: &Tasks) -> u16 {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let (acceptor, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let port = listener.local_addr().unwrap().port();
+    tasks.spawn("stranger", async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            assert!(acceptor.accept(connection).await.is_err(), "nobody stays");
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_show_who_it_is_is_down_for_certain() {
+    let (connectors, tasks) = (connectors(), Tasks::new());
+    for (kind, error) in
+        attempts(&connectors, &format!("https://localhost:{}", stranger(&tasks).await), &Reach::inside()).await
+    {
+        let context = error.context();
+        assert!(context.hard && error.message().contains("certificate"), "{kind}: {error:?}");
+        assert_eq!((error.kind(), context.phase), (ErrorKind::Unreachable, Some(Phase::NotSent)), "{kind}");
+    }
+    let (_held, closed) = ports::closed().await;
+    for (kind, error) in attempts(&connectors, &format!("https://{closed}"), &Reach::inside()).await {
+        assert!(!error.context().hard, "{kind}: {error:?}");
+    }
 }
 
 /// The whole of what is told about `error`, to whomever.

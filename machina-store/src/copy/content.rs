@@ -117,6 +117,11 @@ pub(super) fn entry(entry: &Entry) -> Result<Value> {
     Ok(record)
 }
 
+/// Whether these are the same entry, each as its store keeps it.
+pub(super) fn is_same_entry(one: &Entry, other: &Entry) -> Result<bool> {
+    Ok(milliseconds(one.at) == milliseconds(other.at) && of(&entry(one)?)? == of(&entry(other)?)?)
+}
+
 /// The sum of everything that was declared and published.
 pub(super) fn of_image(image: &Image) -> Result<Sum> {
     let mut summing = Summing::default();

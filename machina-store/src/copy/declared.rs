@@ -1,14 +1,14 @@
 //! Services, definitions and groups: what is missing in the target is put there,
-//! what is equal stays, and what is different is refused or replaced.
+//! what is equal stays, what is older gives way, and what is different otherwise is
+//! refused or replaced.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use machina_core::{
-    Backend, Batch, Change, Definitions, Error, Image, InstanceId, Precondition, Result, Service, ServiceId,
-};
+use machina_core::{Backend, Batch, Change, Error, Image, InstanceId, Precondition, Result, Service, ServiceId};
 
 use super::content::{self, Sum};
+use super::since::Since;
 use super::{CopyOptions, CopyPart, CopyProgress};
 
 /// How many changes a batch has, unless one service needs more.
@@ -23,6 +23,8 @@ pub(super) struct Declared {
     units: Vec<Batch>,
     /// Which services are there, and stay as they are.
     pub(super) kept: HashSet<ServiceId>,
+    /// Which instances of them have the definitions that the source has.
+    published: HashSet<InstanceId>,
     pub(super) services_before: u64,
     pub(super) definitions_before: u64,
     pub(super) groups_before: u64,
@@ -41,15 +43,18 @@ impl<'a> Known<'a> {
     }
 
     /// Whether this service is in the target, and all that it has there of
-    /// definitions is in the source.
-    fn has(&self, service: &Service, theirs: &Image) -> Result<bool> {
+    /// definitions is in the source, or is older. Notes which are the same.
+    fn has(&self, service: &Service, theirs: &Image, published: &mut HashSet<InstanceId>) -> Result<bool> {
         let Some(known) = self.services.get(&service.id) else { return Ok(false) };
         if *known != sum(service)? {
             return Ok(false);
         }
         for instance in &service.spec.instances {
             let Some(known) = self.image.definitions.get(&instance.id) else { continue };
-            if !same(instance.id, Some(known), theirs.definitions.get(&instance.id))? {
+            let Some(their) = theirs.definitions.get(&instance.id) else { return Ok(false) };
+            if content::definitions(instance.id, known)? == content::definitions(instance.id, their)? {
+                published.insert(instance.id);
+            } else if their.listed_at.as_millisecond() <= known.listed_at.as_millisecond() {
                 return Ok(false);
             }
         }
@@ -61,46 +66,40 @@ fn sum(service: &Service) -> Result<Sum> {
     content::of(&content::service(service)?)
 }
 
-fn same(id: InstanceId, one: Option<&Arc<Definitions>>, other: Option<&Arc<Definitions>>) -> Result<bool> {
-    Ok(match (one, other) {
-        (Some(one), Some(other)) => content::definitions(id, one)? == content::definitions(id, other)?,
-        (one, other) => one.is_none() && other.is_none(),
-    })
-}
-
 impl Declared {
     /// # Errors
     /// [`Conflict`](machina_core::ErrorKind::Conflict) when the target has other
-    /// content, and it is not to be replaced.
-    pub(super) fn plan(theirs: &Image, ours: &Image, replace: bool) -> Result<Self> {
+    /// content that does not give way.
+    pub(super) fn plan(theirs: &Image, ours: &Image, since: &Since) -> Result<Self> {
         let known = Known::new(ours)?;
         let mut plan = Self {
             deletions: Vec::new(),
             units: Vec::new(),
             kept: HashSet::new(),
+            published: HashSet::new(),
             services_before: 0,
             definitions_before: 0,
             groups_before: 0,
         };
         for service in &theirs.services {
-            if known.has(service, theirs)? {
+            if known.has(service, theirs, &mut plan.published)? {
                 plan.kept.insert(service.id);
             }
         }
         for service in ours.services.iter().filter(|service| !plan.kept.contains(&service.id)) {
-            if !replace {
+            if !since.has_service(service.name()) {
                 return Err(other_content(&format!("service `{}`", service.name())));
             }
             plan.deletions.push(Change::DeleteService { id: service.id, name: service.name().clone() });
         }
         for service in &theirs.services {
-            plan.service(service, theirs, ours);
+            plan.service(service, theirs);
         }
-        plan.groups(theirs, ours, replace)?;
+        plan.groups(theirs, ours, since)?;
         Ok(plan)
     }
 
-    fn service(&mut self, service: &Arc<Service>, theirs: &Image, ours: &Image) {
+    fn service(&mut self, service: &Arc<Service>, theirs: &Image) {
         let is_kept = self.kept.contains(&service.id);
         let mut unit = Batch::default();
         if is_kept {
@@ -112,7 +111,7 @@ impl Declared {
         }
         for instance in &service.spec.instances {
             let Some(definitions) = theirs.definitions.get(&instance.id) else { continue };
-            if is_kept && ours.definitions.contains_key(&instance.id) {
+            if is_kept && self.published.contains(&instance.id) {
                 self.definitions_before += 1;
                 continue;
             }
@@ -124,7 +123,7 @@ impl Declared {
         }
     }
 
-    fn groups(&mut self, theirs: &Image, ours: &Image, replace: bool) -> Result<()> {
+    fn groups(&mut self, theirs: &Image, ours: &Image, since: &Since) -> Result<()> {
         let mut missing: HashMap<_, _> = theirs.groups.iter().map(|group| (group.name(), group)).collect();
         for group in &ours.groups {
             let is_equal = match missing.get(group.name()) {
@@ -134,7 +133,7 @@ impl Declared {
             if is_equal {
                 self.groups_before += 1;
                 missing.remove(group.name());
-            } else if replace {
+            } else if since.has_group(group.name().as_str()) {
                 self.deletions.push(Change::DeleteGroup(group.name().clone()));
             } else {
                 return Err(other_content(&format!("group `{}`", group.name())));

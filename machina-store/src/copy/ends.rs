@@ -7,7 +7,7 @@ use machina_core::{Error, Result};
 use tempfile::TempDir;
 
 use crate::Opened;
-use crate::address::Address;
+use crate::address::{Address, is_in_memory};
 #[cfg(feature = "postgres")]
 use crate::postgres::PostgresStore;
 use crate::sqlite::snapshot;
@@ -52,16 +52,15 @@ impl Ends {
 }
 
 fn address(field: &str, url: &str) -> Result<Address> {
-    let address = Address::parse(url).map_err(|error| {
-        let detail = error.context().problems.first().map_or_else(|| error.message().to_owned(), |p| p.detail.clone());
-        Error::invalid_field(field, detail)
-    })?;
-    if address == Address::Memory {
+    if is_in_memory(url) {
         return Err(Error::unsupported(format!(
             "`{field}` must be a store that lasts: one in memory is empty when it is opened, and gone when it is closed"
         )));
     }
-    Ok(address)
+    Address::parse_lasting(url).map_err(|error| {
+        let detail = error.context().problems.first().map_or_else(|| error.message().to_owned(), |p| p.detail.clone());
+        Error::invalid_field(field, detail)
+    })
 }
 
 fn refuse_one_store(from: &Address, to: &Address) -> Result<()> {

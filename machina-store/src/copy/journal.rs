@@ -1,5 +1,6 @@
 //! The journal of each kind of entry, oldest first, so that what an interrupted
-//! copy left is the beginning of the whole. Both journals are read from the newest
+//! copy left is the beginning of the whole. Where old entries were removed from the
+//! source since, it is copied anew. Both journals are read from the newest
 //! entry back, as journals are; nothing is held but the places of the pages.
 
 use machina_core::{Backend, Entry, EntryKind, Journal, JournalQuery, Result, Retention, Timestamp};
@@ -38,6 +39,8 @@ struct Scan {
     number: u64,
     /// Of all entries, newest first.
     sum: Sum,
+    /// Whether the entry is there that was looked for.
+    has: bool,
 }
 
 /// Tells how many entries were looked at.
@@ -59,13 +62,25 @@ fn query(kind: EntryKind, before: Option<i64>, limit: u32) -> JournalQuery {
     JournalQuery { before, limit, ..JournalQuery::of(kind) }
 }
 
-/// Reads everything of a kind; `skip` of the newest are not in the sum.
-async fn scan(journal: &dyn Journal, kind: EntryKind, skip: u64, counting: &mut Counting<'_>) -> Result<Scan> {
+/// Reads everything of a kind; `skip` of the newest are not in the sum. Looks for `sought`.
+async fn scan(
+    journal: &dyn Journal,
+    kind: EntryKind,
+    skip: u64,
+    sought: Option<&Entry>,
+    counting: &mut Counting<'_>,
+) -> Result<Scan> {
     let mut first = journal.read(&query(kind, None, 1)).await?;
-    let (mut pages, mut number, mut summing) = (Vec::new(), 0, Summing::default());
+    let (mut pages, mut number, mut has, mut summing) = (Vec::new(), 0, false, Summing::default());
     let mut add = |entry: &Entry| {
         number += 1;
-        if number > skip { summing.add(&content::entry(entry)?) } else { Ok(()) }
+        if number <= skip {
+            return Ok(());
+        }
+        if let Some(sought) = sought.filter(|_| !has) {
+            has = content::is_same_entry(entry, sought)?;
+        }
+        summing.add(&content::entry(entry)?)
     };
     let newest = first.entries.pop();
     newest.iter().try_for_each(&mut add)?;
@@ -77,7 +92,7 @@ async fn scan(journal: &dyn Journal, kind: EntryKind, skip: u64, counting: &mut 
         counting.add(page.entries.len() as u64);
         next = page.next;
     }
-    Ok(Scan { newest, pages, number, sum: summing.finish() })
+    Ok(Scan { newest, pages, number, sum: summing.finish(), has })
 }
 
 /// The sum of the entries of each of [`EntryKind::ALL`].
@@ -85,7 +100,7 @@ pub(super) async fn sums(of: &Backend, options: CopyOptions<'_>, part: CopyPart)
     let mut counting = Counting { options, part, done: 0, total: 0 };
     let mut sums = Vec::new();
     for kind in EntryKind::ALL {
-        sums.push(scan(&*of.journal, *kind, 0, &mut counting).await?.sum);
+        sums.push(scan(&*of.journal, *kind, 0, None, &mut counting).await?.sum);
     }
     Ok(sums)
 }
@@ -98,15 +113,16 @@ impl History {
         let mut counting = Counting { options, part: CopyPart::Compare, done: 0, total: 0 };
         let mut plans = Vec::new();
         for kind in EntryKind::ALL {
-            let ours = scan(&*to.journal, *kind, 0, &mut counting).await?;
-            let theirs = scan(&*from.journal, *kind, 0, &mut counting).await?;
+            let ours = scan(&*to.journal, *kind, 0, None, &mut counting).await?;
+            let theirs = scan(&*from.journal, *kind, 0, ours.newest.as_ref(), &mut counting).await?;
             let is_beginning = match theirs.number.checked_sub(ours.number) {
                 None => false,
                 Some(0) => ours.sum == theirs.sum,
                 Some(_) if ours.number == 0 => true,
-                Some(rest) => scan(&*from.journal, *kind, rest, &mut counting).await?.sum == ours.sum,
+                Some(rest) => scan(&*from.journal, *kind, rest, None, &mut counting).await?.sum == ours.sum,
             };
-            if !is_beginning && !options.replace {
+            // Journals only grow at their end: before an entry that both have, none is the target's own.
+            if !is_beginning && !theirs.has && !options.replace {
                 return Err(other_content(&format!("an entry of the journal, of kind {kind:?},").to_lowercase()));
             }
             let before = if is_beginning { ours.number } else { 0 };

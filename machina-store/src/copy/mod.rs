@@ -1,8 +1,8 @@
 //! Copies everything that one store keeps into another of any kind, through the
 //! traits that every store has, and compares the two by a hash of their content.
-//! It can be interrupted at any time and goes on where it stopped. It changes
-//! nothing in the store that it reads, and refuses to mix what it copies with
-//! other content.
+//! It can be interrupted at any time and goes on where it stopped. Made again, it
+//! brings what changed since. It changes nothing in the store that it reads, and
+//! refuses to mix what it copies with other content.
 
 mod configs;
 mod content;
@@ -10,6 +10,7 @@ mod declared;
 mod ends;
 mod journal;
 mod replies;
+mod since;
 
 use machina_core::{EntryKind, Error, Image, Result, Revision};
 use serde::Serialize;
@@ -20,12 +21,14 @@ use self::declared::Declared;
 use self::ends::Ends;
 use self::journal::History;
 use self::replies::Answers;
+use self::since::Since;
 use crate::Opened;
 
 /// How a copy is made.
 #[derive(Clone, Copy)]
 pub struct CopyOptions<'a> {
-    /// Whether other content in the target goes. Without, it is refused.
+    /// Whether other content in the target goes. Without, it is refused, unless an
+    /// earlier copy left it there.
     pub replace: bool,
     /// Is told how far it is, several times a second.
     pub progress: &'a (dyn Fn(CopyProgress) + Send + Sync),
@@ -127,7 +130,8 @@ pub async fn copy(from: &str, to: &str, options: CopyOptions<'_>) -> Result<Copi
 
 async fn between(from: &Opened, to: &Opened, options: CopyOptions<'_>) -> Result<Copied> {
     let (theirs, ours) = (from.backend.store.load().await?, to.backend.store.load().await?);
-    let declared = Declared::plan(&theirs, &ours, options.replace)?;
+    let since = if options.replace { Since::everything() } else { Since::read(&from.backend, &to.backend).await? };
+    let declared = Declared::plan(&theirs, &ours, &since)?;
     let histories = Histories::plan((from, &theirs), to, &declared.kept, options.replace).await?;
     let history = History::plan(&from.backend, &to.backend, options).await?;
     let answers = Answers::plan(&from.backend, &to.backend, options.replace).await?;

@@ -10,14 +10,19 @@ use sqlx::{ConnectOptions, PgConnection, PgPool};
 
 use super::address::PostgresAddress;
 use super::error::{database_error, within};
+use super::version;
 
 /// How long a connection may be idle before it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The first connection.
+/// The first connection, to a server that is new enough.
 pub(super) async fn first(address: &PostgresAddress) -> Result<PgConnection> {
     address.check_files()?;
-    let connecting = async { address.options.connect().await.map_err(|error| unusable(address, error)) };
+    let connecting = async {
+        let mut connection = address.options.connect().await.map_err(|error| unusable(address, error))?;
+        version::check(&mut connection, address).await?;
+        Ok(connection)
+    };
     let place = address.place();
     within(address.connect_timeout, connecting).await.map_err(|error| {
         let known = error.message().contains(&place);

@@ -17,9 +17,9 @@ pub(super) fn database_error(error: sqlx::Error) -> Error {
             None => Error::internal("the store failed"),
         },
         sqlx::Error::PoolClosed => Error::unavailable("the store is closed"),
-        sqlx::Error::PoolTimedOut => {
-            Error::unavailable("the PostgreSQL server cannot be reached, or every connection to it is busy")
-        }
+        sqlx::Error::PoolTimedOut => Error::unavailable(
+            "the PostgreSQL server cannot be reached, or all connections to it are busy (`connections_max`)",
+        ),
         sqlx::Error::Io(error) => {
             Error::unavailable(format!("the connection to the PostgreSQL server is gone: {error}"))
         }

@@ -98,7 +98,8 @@ pub(super) async fn release(connection: &mut PgConnection, replica: ReplicaId) -
     let id = replica.to_string();
     let free = "UPDATE shard_lease SET replica = NULL, expires_at = '-infinity' WHERE replica = $1::uuid";
     let mut transaction = connection.begin().await.map_err(database_error)?;
-    for sql in [free, "DELETE FROM replica WHERE id = $1::uuid"] {
+    // In the order of `hold`, which is also that in which a restoring locks them.
+    for sql in ["DELETE FROM replica WHERE id = $1::uuid", free] {
         sqlx::query(sql).bind(&id).execute(&mut *transaction).await.map_err(database_error)?;
     }
     transaction.commit().await.map_err(database_error)

@@ -22,6 +22,7 @@ mod services;
 mod statement;
 mod tail;
 mod trim;
+mod version;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -13,4 +13,5 @@ mod restores;
 #[path = "../postgres/schema.rs"]
 #[allow(dead_code, reason = "it serves other tests, too")]
 mod schema;
+mod since;
 mod world;

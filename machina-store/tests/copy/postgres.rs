@@ -64,6 +64,12 @@ async fn other_content_is_refused_or_replaced() {
 }
 
 #[tokio::test]
+async fn a_second_copy_to_a_database_brings_what_changed_since() {
+    let schema = Schema::new();
+    crate::since::assert_changes_follow(&World::full().await, &schema.url()).await;
+}
+
+#[tokio::test]
 async fn a_database_is_not_copied_to_itself() {
     let schema = Schema::new();
     let error = copy(&schema.url(), &schema.url(), true).await.unwrap_err();

@@ -20,6 +20,13 @@ async fn addresses_that_are_none_are_named() {
     assert_refused(copy(&from, "nonsense", false).await, ErrorKind::Invalid, "to: must be");
     let error = copy(&from, "mysql://u:hunter2@h/d", false).await.unwrap_err();
     assert!(!error.to_string().contains("hunter2"), "{error}");
+    // What it says is only what can be copied.
+    let elsewhere = "follow+http://u:hunter2@machina.example";
+    let is_none = "must be `sqlite:PATH` or `postgres://…`, and `follow+http:` is none of these";
+    let says = |field: &str| format!("{field}: {is_none}");
+    assert_refused(copy(elsewhere, &world.url("to.db"), false).await, ErrorKind::Invalid, &says("from"));
+    assert_refused(copy(&from, elsewhere, false).await, ErrorKind::Invalid, &says("to"));
+    assert_eq!(world.files(), ["from.db", "from.db.lock"]);
 }
 
 #[tokio::test]
@@ -27,6 +34,9 @@ async fn stores_in_memory_are_refused() {
     let world = World::full().await;
     assert_refused(copy("memory:", &world.url("to.db"), false).await, ErrorKind::Unsupported, "`from` must be");
     assert_refused(copy(&world.url("from.db"), "memory:", false).await, ErrorKind::Unsupported, "`to` must be");
+    for url in ["sqlite::memory:", "sqlite://:memory:", "memory:x"] {
+        assert_refused(copy(url, &world.url("to.db"), false).await, ErrorKind::Unsupported, "`from` must be");
+    }
     assert_eq!(world.files(), ["from.db", "from.db.lock"]);
 }
 
@@ -86,6 +96,8 @@ async fn newer_schemas_are_refused_at_both_ends() {
 async fn an_older_schema_is_copied_and_stays_as_it_is() {
     let world = World::full().await;
     let older = "DELETE FROM _sqlx_migrations WHERE version >= 5; DROP TABLE health_rollups; \
+        DROP VIEW tool_executions; CREATE VIEW tool_executions AS SELECT id FROM calls; \
+        ALTER TABLE calls DROP COLUMN tried; ALTER TABLE calls DROP COLUMN arguments; \
                  DROP INDEX health_checks_by_kind; DROP INDEX alerts_by_instance; DROP INDEX audit_by_instance";
     world.tamper("from.db", older).await;
     let before = std::fs::read(world.path("from.db")).unwrap();

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use machina_core::{Batch, EntryKind, ErrorKind, JournalQuery, Revision, Store};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::Instant;
 
 use super::making::{audit, batch, plain, put, put_tools, service};
@@ -40,27 +42,43 @@ async fn a_full_disk_leaves_nothing_half_written() {
     assert_eq!(store.commit(&large).await.unwrap(), Revision(2));
 }
 
+/// Waits until the server has heard whether it is to be read-only. Whoever connects
+/// then has heard it last.
+async fn is_soon_read_only(url: &str, word: &str) {
+    let options: PgConnectOptions = url.parse().unwrap();
+    let agrees = async {
+        loop {
+            let mut connection = options.connect().await.unwrap();
+            let show = sqlx::query_scalar("SHOW default_transaction_read_only");
+            let said: String = show.fetch_one(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+            if said == word {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), agrees).await.expect("it reads its configuration again");
+}
+
 #[tokio::test]
 async fn a_server_that_takes_no_changes_still_serves_those_who_read() {
     let own = OwnPostgres::start();
     let url = own.url();
     let store = machina_store::open(&url).await.unwrap().store;
     store.commit(&batch([put(&plain("a"))])).await.unwrap();
-    let read_only = |on: bool| {
-        let url = url.clone();
-        async move {
-            let sql = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
-            Schema::run_at(&url, &[&sql, "SELECT pg_reload_conf()"]).await;
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
+    let read_only = async |word: &str| {
+        let sql = format!("ALTER SYSTEM SET default_transaction_read_only = {word}");
+        Schema::run_at(&url, &[&sql, "SELECT pg_reload_conf()"]).await;
+        is_soon_read_only(&url, word).await;
     };
-    read_only(true).await;
+    read_only("on").await;
     assert_unavailable(&*store, &batch([put(&plain("b"))]), "takes no changes now (it is read-only, or a standby)")
         .await;
     assert_eq!(store.load().await.unwrap().services.len(), 1);
     let reopened = machina_store::open(&url).await.unwrap().store;
     assert_eq!(reopened.load().await.unwrap().services.len(), 1);
-    read_only(false).await;
+    read_only("off").await;
     assert_eq!(store.commit(&batch([put(&plain("b"))])).await.unwrap(), Revision(2));
 }
 
@@ -108,6 +126,59 @@ async fn a_store_that_is_busy_says_so() {
     assert_unavailable(&*store, &batch([put(&plain("a"))]), "the store is busy").await;
     sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.unwrap();
     assert_eq!(store.commit(&batch([put(&plain("a"))])).await.unwrap(), Revision(1));
+}
+
+/// What the server itself gives up, when its time is over.
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_given_up() {
+    let schema = Schema::new();
+    let url = format!("{}&statement_timeout=1s&lock_timeout=60s", schema.url());
+    let backend = machina_store::open(&url).await.unwrap();
+    let (store, mut changes) = (&*backend.store, batch([put(&plain("a"))]));
+    changes.entries.push(audit());
+    let mut holding = schema.connection().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE meta").execute(&mut holding).await.unwrap();
+    assert_unavailable(store, &changes, "did not finish in time: canceling statement due to statement timeout").await;
+    let error = store.changes(Revision::ZERO).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("did not finish in time"), "{error}");
+    assert_eq!(schema.row(WAITING).await, "0", "somebody still waits");
+    sqlx::raw_sql("ROLLBACK").execute(&mut holding).await.unwrap();
+    assert_eq!(store.load().await.unwrap().services.len(), 0);
+    assert_eq!(backend.journal.read(&JournalQuery::of(EntryKind::Audit)).await.unwrap().entries, []);
+    assert_eq!(store.commit(&changes).await.unwrap(), Revision(1));
+}
+
+/// Who waits for the counter.
+const WAITING: &str = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'meta'::regclass";
+
+/// Each connection is busy, and more is asked for.
+#[tokio::test]
+async fn whoever_gets_no_connection_is_told_and_nothing_is_lost() {
+    let schema = Schema::new();
+    let limits = "connections_max=2&connect_timeout=3s&statement_timeout=60s&lock_timeout=60s";
+    let backend = machina_store::open(&format!("{}&{limits}", schema.url())).await.unwrap();
+    let store = &*backend.store;
+    let mut holding = schema.connection().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE meta").execute(&mut holding).await.unwrap();
+    let (a, b, c) = (batch([put(&plain("a"))]), batch([put(&plain("b"))]), batch([put(&plain("c"))]));
+    let others = async {
+        while schema.row(WAITING).await != "2" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let entries = [audit()];
+        let says = "or all connections to it are busy (`connections_max`)";
+        let ((), appended) = tokio::join!(assert_unavailable(store, &c, says), backend.journal.append(&entries));
+        let error = appended.unwrap_err();
+        assert!(error.kind() == ErrorKind::Unavailable && error.message().contains(says), "{error}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut holding).await.unwrap();
+    };
+    let (first, second, ()) = tokio::join!(store.commit(&a), store.commit(&b), others);
+    let mut revisions = [first.unwrap(), second.unwrap()];
+    revisions.sort();
+    assert_eq!(revisions, [Revision(1), Revision(2)]);
+    assert_eq!(store.commit(&c).await.unwrap(), Revision(3));
+    backend.journal.append(&[audit()]).await.unwrap();
+    assert_eq!(store.load().await.unwrap().services.len(), 3);
 }
 
 /// The connection is cut at every stage of a commit, also between the server's
@@ -165,6 +236,8 @@ async fn a_commit_whose_caller_goes_away_is_whole_or_not_there() {
         let before = store.load().await.unwrap().revision;
         abandoned +=
             u32::from(tokio::time::timeout(Duration::from_millis(patience), store.commit(&changes)).await.is_err());
+        // Who was abandoned with the counter may still be about to commit.
+        schema.run("SELECT FROM meta FOR SHARE").await;
         let after = store.load().await.unwrap();
         assert!(after.revision == before || after.revision == before.next(), "{before} became {}", after.revision);
         assert!(after.services.iter().all(|service| service.revision == after.revision), "half a batch is there");

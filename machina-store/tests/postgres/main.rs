@@ -3,10 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod asking;
+mod dumps;
 mod faults;
+mod heartbeats;
 mod indexes;
+mod journal;
 mod making;
 mod opening;
+#[path = "../support/ports.rs"]
+mod ports;
+#[path = "../support/probes.rs"]
+mod probes;
 mod replicas;
 mod schema;
 mod server;

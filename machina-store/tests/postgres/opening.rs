@@ -7,8 +7,9 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::making::{batch, plain, put};
+use super::ports;
 use super::schema::{Schema, server};
-use super::server::{OwnPostgres, password};
+use super::server::{OwnPostgres, Way, password};
 
 /// Asserts that an address is refused with this kind and word, and no password shown.
 async fn assert_refused(url: &str, kind: ErrorKind, says: &str) {
@@ -52,7 +53,7 @@ async fn many_may_open_a_new_schema_at_once() {
         let committed = backend.unwrap().store.commit(&batch([put(&plain(&format!("s{index}")))])).await.unwrap();
         assert_eq!(committed, Revision(index as u64 + 1));
     }
-    assert_eq!(schema.row("SELECT count(*) FROM machina_migrations").await, "3");
+    assert_eq!(schema.row("SELECT count(*) FROM machina_migrations").await, "4");
 }
 
 #[tokio::test]
@@ -77,10 +78,25 @@ async fn a_server_that_is_not_there_is_unavailable() {
     // The server's side of it accepts and says nothing.
     assert_refused(&url, ErrorKind::Unavailable, "did not answer within 1 s").await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-    drop(listener);
-    assert_refused(&url, ErrorKind::Unavailable, &format!("`127.0.0.1:{port}/machina` cannot be reached")).await;
-    let unknown = "postgres://alice:hunter2@host.invalid/machina";
-    assert_refused(unknown, ErrorKind::Unavailable, "cannot be reached").await;
+    let closed = ports::closed();
+    let place = format!("{}/machina", closed.local_addr().unwrap());
+    let url = format!("postgres://alice:hunter2@{place}");
+    assert_refused(&url, ErrorKind::Unavailable, &format!("`{place}` cannot be reached")).await;
+    // Too long for a name, so that nobody is asked for it, who might take long to answer.
+    let unknown = format!("postgres://alice:hunter2@{}.invalid/machina", "h".repeat(64));
+    assert_refused(&unknown, ErrorKind::Unavailable, "cannot be reached").await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    let schema = Schema::new();
+    let number = schema.row("SELECT current_setting('server_version_num')").await;
+    let way = Way::lying(&server(), &number, "140013").await;
+    let url = schema.at(&way.url(&server()));
+    assert_refused(&url, ErrorKind::Unsupported, "` is PostgreSQL 14.13, and 15 or later is needed").await;
+    assert_eq!(schema.row("SELECT to_regnamespace(current_setting('search_path')) IS NULL").await, "true");
+    let oldest = Way::lying(&server(), &number, "150000").await;
+    machina_store::open(&schema.at(&oldest.url(&server()))).await.unwrap();
 }
 
 #[tokio::test]
@@ -95,7 +111,7 @@ async fn a_newer_schema_is_refused() {
         .await;
     let error = machina_store::open(&schema.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.message().contains("a newer Machina: it has schema 999, and this one knows only up to 3"), "{error}");
+    assert!(error.message().contains("a newer Machina: it has schema 999, and this one knows only up to 4"), "{error}");
 }
 
 #[tokio::test]

@@ -47,17 +47,30 @@ pub(crate) struct Way {
     tasks: Tasks,
 }
 
+/// What the server says, and what arrives in its place: as long.
+type Lie = (String, String);
+
 impl Way {
     pub(crate) async fn to(url: &str) -> Self {
+        Self::with(url, None).await
+    }
+
+    /// One on which the server seems to say something else.
+    pub(crate) async fn lying(url: &str, truth: &str, lie: &str) -> Self {
+        assert_eq!(truth.len(), lie.len(), "messages tell their length");
+        Self::with(url, Some((truth.to_owned(), lie.to_owned()))).await
+    }
+
+    async fn with(url: &str, lie: Option<Lie>) -> Self {
         let target = url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (left, tasks) = (Arc::new(AtomicUsize::new(usize::MAX)), Tasks::new());
-        let (forwarded, budget) = (tasks.clone(), Arc::clone(&left));
+        let (forwarded, budget, lie) = (tasks.clone(), Arc::clone(&left), Arc::new(lie));
         drop(tasks.spawn("listen", async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(&target).await else { continue };
-                drop(forwarded.spawn("forward", forward(client, server, Arc::clone(&budget))));
+                drop(forwarded.spawn("forward", forward(client, server, Arc::clone(&budget), Arc::clone(&lie))));
             }
         }));
         Self { port, left, tasks }
@@ -87,13 +100,16 @@ impl Drop for Way {
     }
 }
 
-async fn forward(client: TcpStream, server: TcpStream, left: Arc<AtomicUsize>) {
+async fn forward(client: TcpStream, server: TcpStream, left: Arc<AtomicUsize>, lie: Arc<Option<Lie>>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let up = async { drop(tokio::io::copy(&mut from_client, &mut to_server).await) };
     let down = async {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+            if let Some(lie) = &*lie {
+                tell(lie, &mut buffer[..read]);
+            }
             let allowed = left.load(Ordering::SeqCst);
             if read >= allowed {
                 drop(to_client.write_all(&buffer[..allowed]).await);
@@ -109,4 +125,12 @@ async fn forward(client: TcpStream, server: TcpStream, left: Arc<AtomicUsize>) {
         }
     };
     tokio::select! { () = up => {} () = down => {} }
+}
+
+fn tell((truth, lie): &Lie, said: &mut [u8]) {
+    let places: Vec<usize> =
+        said.windows(truth.len()).enumerate().filter(|(_, text)| *text == truth.as_bytes()).map(|(at, _)| at).collect();
+    for at in places {
+        said[at..at + lie.len()].copy_from_slice(lie.as_bytes());
+    }
 }

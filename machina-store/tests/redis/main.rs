@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod loss;
+mod patient;
+#[path = "../support/ports.rs"]
+mod ports;
 mod secrets;
 mod server;
 #[path = "../support/started.rs"]

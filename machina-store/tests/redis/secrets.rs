@@ -10,6 +10,7 @@ use machina_store::Redis;
 use tokio::time::{Instant, sleep};
 use tracing_subscriber::EnvFilter;
 
+use crate::ports;
 use crate::server::{OwnRedis, is_soon};
 
 thread_local! {
@@ -96,9 +97,10 @@ async fn a_wrong_password_is_told_and_holds_nothing_up() {
 #[tokio::test]
 async fn a_redis_that_is_not_there_is_told_and_holds_nothing_up() {
     let log = Log::begin();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = ports::closed();
+    let address = closed.local_addr().unwrap();
     let begun = Instant::now();
-    let redis = Redis::open(&format!("redis://default:hunter2@{closed}/0")).await.unwrap();
+    let redis = Redis::open(&format!("redis://default:hunter2@{address}/0")).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert!(!redis.is_connected());
     assert_eq!(log.lines("WARN"), 1, "{}", log.text());

@@ -8,12 +8,15 @@ mod conformance;
 mod inspector;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use machina_tests::{MachinaProcess, fixture_binary};
+use machina_tests::{MachinaProcess, fixture_binary, wait_until};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::serve::healthy;
+
+const SOON: Duration = Duration::from_secs(30);
 
 /// Configuration files of Machina with the fixture behind it.
 struct Setup {
@@ -46,6 +49,11 @@ impl Setup {
         let args = self.args();
         let machina = MachinaProcess::serve(&args.each_ref().map(String::as_str)).await;
         healthy(&machina, "fixture").await;
+        wait_until(SOON, "the tools of the fixture are known", async || {
+            let service = machina.get("/api/v1/services/fixture").await.body;
+            if service["tool_count"].as_u64() > Some(0) { Ok(()) } else { Err(service.to_string()) }
+        })
+        .await;
         machina
     }
 }

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .exceptions import invalid_field
 
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 #: A question in JSON, and how its answer is read.
 Ask = tuple[bytes, Callable[[bytes], T]]
+
+#: The largest number that a revision can have.
+REVISION_MAX = 2**64 - 1
 
 #: A record: a mapping, a Pydantic model, or JSON.
 Record = Mapping[str, Any] | str | bytes | Any
@@ -58,8 +62,51 @@ def plain(record: Record, field: str) -> object:
 
 def options(config: Mapping[str, Any] | None, environment: Mapping[str, str] | None, monitor: bool) -> bytes:
     """How a Machina is opened."""
-    environment = None if environment is None else dict(environment)
-    return encoded({"config": dict(config or {}), "environment": environment, "monitor": monitor}, "config")
+    said: dict[str, object] = {"environment": _mapping(environment, "environment"), "monitor": monitor}
+    if config is not None:
+        said["config"] = _mapping(config, "config")
+    # One by one, so that what is no JSON is called by its name.
+    return b"{%s}" % b", ".join(b'"%s": %s' % (name.encode(), encoded(value, name)) for name, value in said.items())
+
+
+def _mapping(value: Mapping[str, Any] | None, field: str) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise invalid_field(field, f"must be a mapping, not a {type(value).__name__}")
+    return dict(value)
+
+
+def string(value: str, field: str) -> str:
+    """``value``, if it is text that can be passed on."""
+    if not isinstance(value, str):
+        raise invalid_field(field, f"must be a string, not a {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise invalid_field(field, f"is no text: {error.reason}") from error
+    return value
+
+
+def strings(values: str | Iterable[str], field: str) -> list[str]:
+    """``values`` as a list, if they are such text; one may be said by itself."""
+    return [string(cast("str", value), field) for value in _several(values)]
+
+
+def number(value: int, field: str, most: int) -> int:
+    """``value``, if it is a whole number from 0 to ``most``."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise invalid_field(field, f"must be a whole number, not a {type(value).__name__}") from None
+    if not 0 <= whole <= most:
+        raise invalid_field(field, f"must be from 0 to {most}")
+    return whole
+
+
+def revision(since: int | None) -> int | None:
+    """Where a stream of events begins."""
+    return None if since is None else number(since, "since", REVISION_MAX)
 
 
 def check_callable(function: object, field: str) -> None:
@@ -134,6 +181,7 @@ def find(
         others = ["degraded", "unhealthy", "unknown", "disabled", "maintenance"]
         query["status"] = ["healthy"] if healthy else others
     if order is not None:
+        order = string(order, "order")
         query["order"], query["descending"] = order.removeprefix("-"), order.startswith("-")
     for name, value in (("text", text), ("cursor", cursor), ("limit", limit)):
         if value is not None:
@@ -141,7 +189,8 @@ def find(
     return _ask("find", query, services)
 
 
-def _several(values: object) -> object:
+def _several(values: object) -> list[object]:
+    """``values`` as a list: one may be said by itself."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         return [values]
     return list(values)
@@ -206,6 +255,8 @@ def journal(
 
 
 def apply(mutations: Iterable[Mapping[str, Any]]) -> Ask[models.Applied]:
+    if isinstance(mutations, (str, bytes, Mapping)) or not isinstance(mutations, Iterable):
+        raise invalid_field("mutations", f"must be a list of mutations, not a {type(mutations).__name__}")
     return _ask("apply", {"mutations": list(mutations)}, what_was_applied)
 
 

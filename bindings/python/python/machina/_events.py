@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _asking as asking
@@ -23,16 +22,27 @@ class Events:
     ``async with`` or the first event has been awaited.
     """
 
+    #: What the next reader waits for.
+    _asked: asyncio.Future[bytes | None] | None = None
+
     def __init__(self, handle: _machina.Handle, since: int | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._opening: Any = handle.watch(self._loop, since)
+        self._opening: Any = handle.watch(self._loop, asking.revision(since))
         self._ready: deque[models.Event] = deque()
         self._ended = False
 
+    def __del__(self) -> None:
+        # What a reader left that was cancelled, when no other came.
+        if self._asked is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._asked.cancel)
+
     async def opened(self) -> Self:
         """Waits until nothing is missed any more."""
-        if not isinstance(self._opening, _machina.Watch):
-            self._opening = await self._opening
+        opening = self._opening
+        if isinstance(opening, asyncio.Future):
+            await self._done(opening)
+            if self._opening is opening:
+                self._opening = opening.result()
         return self
 
     def __aiter__(self) -> Self:
@@ -42,13 +52,31 @@ class Events:
         while not self._ended:
             if self._ready:
                 return self._ready.popleft()
-            watch = (await self.opened())._opening
-            answer = await cast("Awaitable[bytes | None]", watch.next(self._loop))
-            if answer is None:
-                break
-            self._ready.extend(asking.some_events(answer))
-        self._ended = True
+            await self.opened()
+            if not self._ended:
+                await self._more()
         raise StopAsyncIteration
+
+    async def _more(self) -> None:
+        if self._asked is None:
+            self._asked = cast("asyncio.Future[bytes | None]", self._opening.next(self._loop))
+        asked = self._asked
+        await self._done(asked)
+        if self._asked is not asked:
+            # Another reader has it, or the stream was ended.
+            return
+        self._asked = None
+        answer = asked.result()
+        if answer is None:
+            self._ended = True
+        else:
+            self._ready.extend(asking.some_events(answer))
+
+    async def _done(self, future: asyncio.Future[Any]) -> None:
+        """Waits for ``future``. A reader that is cancelled leaves it to the next one: events may be in it."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("a stream of events is read in the loop in which it was made")
+        await asyncio.wait([future])
 
     async def __aenter__(self) -> Self:
         return await self.opened()
@@ -59,16 +87,17 @@ class Events:
     async def aclose(self) -> None:
         """Ends the stream."""
         self._ended = True
-        if isinstance(self._opening, asyncio.Future):
-            self._opening.cancel()
-        self._opening = None
+        for waited in (self._opening, self._asked):
+            if isinstance(waited, asyncio.Future):
+                waited.cancel()
+        self._opening = self._asked = None
 
 
 class BlockingEvents:
     """What changes, to be read by ``for``, which waits. Ends when the Machina is closed, or with ``close()``."""
 
     def __init__(self, handle: _machina.Handle, since: int | None) -> None:
-        self._watch = cast("_machina.Watch | None", handle.watch(None, since))
+        self._watch = cast("_machina.Watch | None", handle.watch(None, asking.revision(since)))
         self._ready: deque[models.Event] = deque()
 
     def __iter__(self) -> Self:

@@ -47,11 +47,13 @@ class Facade:
         environment: Mapping[str, str] | None = None,
         monitor: bool = True,
     ) -> None:
-        self.url = url
+        self.url = asking.string(url, "url")
         self._options = asking.options(config, environment, monitor)
         self._opened: _machina.Handle | None = None
         #: The Machina itself, where this one acts on behalf of someone.
         self._parent: Self | None = None
+        #: That someone: identity, role and tenant.
+        self._someone: tuple[str, str, str | None] | None = None
         self._native = Native(type(self)._runner)
         self._remembered = Remembered()
 
@@ -139,10 +141,15 @@ class Facade:
         ``role`` is ``viewer``, ``developer`` (may call) or ``admin``. Closed together with this one.
         """
         machina = type(self)(self.url)
-        machina._parent = self._whole
+        machina._parent, machina._someone = self._whole, (id, role, tenant)
         machina._opened = self._handle.scoped(asking.principal(id, role, tenant, remote))
-        machina._native.opened(machina._opened)
+        machina._native = self._whole._native.lent(machina._opened)
         return machina
+
+    def _from_outside(self) -> Self:
+        """The same for who asks over the network, with no say in which commands this process starts."""
+        id, role, tenant = self._someone or ("http", "admin", None)
+        return self._whole.scoped(id, role, tenant=tenant, remote=True)
 
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:

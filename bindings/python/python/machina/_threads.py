@@ -7,10 +7,12 @@ process for ever.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
 
+_log = logging.getLogger("machina.tools")
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _starting = threading.Lock()
 
@@ -27,8 +29,17 @@ def own_loop() -> asyncio.AbstractEventLoop:
         if loop is None:
             # That of a parent has no thread here.
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="machina-loop", daemon=True).start()
+            threading.Thread(target=_run, args=(loop,), name="machina-loop", daemon=True).start()
         return loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    # It is that of every tool of the process: what one of them begins must not end it for the others.
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except BaseException as error:
+            _log.error("what a tool began in the loop of the tools raised", exc_info=error)
 
 
 def _forget() -> None:

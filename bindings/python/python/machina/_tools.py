@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("machina.tools")
 
+#: How many calls of a function may at most run at once.
+EXECUTIONS_MAX = 2**32 - 1
+
 R = TypeVar("R")
 Declared = TypeVar("Declared")
 Withdrawn = TypeVar("Withdrawn")
@@ -46,9 +49,10 @@ class Tool:
     """A function, its definition as a tool, and how its arguments and its answer are read."""
 
     def __init__(self, function: Function[Any], about: Mapping[str, Any]) -> None:
+        asking.check_callable(function, "function")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
-        self.executions_max: int = about.get("executions_max", 64)
+        self.executions_max = asking.number(about.get("executions_max", 64), "executions_max", EXECUTIONS_MAX)
         self.context: str | None = None
         hints = _hints(function)
         self._arguments, schema = self._read_parameters(hints)
@@ -68,7 +72,7 @@ class Tool:
             "inputSchema": schema,
             "outputSchema": output,
             "annotations": annotations or None,
-            "tags": list(about["tags"]) if about.get("tags") else None,
+            "tags": asking.strings(about.get("tags") or (), "tags") or None,
         }
         self.definition = {name: value for name, value in definition.items() if value is not None}
 
@@ -138,7 +142,11 @@ class Tool:
         except asyncio.CancelledError as error:
             self.failed(error, reply)
             raise
-        except Exception as error:
+        except GeneratorExit:
+            # The loop is gone, and so is whoever asked.
+            raise
+        except BaseException as error:
+            # The loop would let a SystemExit out, and end.
             self.failed(error, reply)
 
 
@@ -223,6 +231,13 @@ class Native:
             self._attach(service, tool)
         self._early.clear()
 
+    def lent(self, handle: _machina.Handle) -> Native:
+        """Those of ``handle``, which someone else has of it: they run where these run."""
+        assert self._attached is not None
+        lent = Native(self._runner)
+        lent._attached = handle, self._attached[1]
+        return lent
+
     def decorator(
         self, service: str, about: Mapping[str, Any], eager: bool
     ) -> Callable[[Function[R]], Function[R]]:
@@ -233,6 +248,7 @@ class Native:
         }  # fmt: skip
         if unknown:
             raise invalid_field(sorted(unknown)[0], "is nothing that can be said about a tool")
+        asking.string(service, "service")
 
         def decorate(function: Function[R]) -> Function[R]:
             tool = Tool(function, about)
@@ -250,7 +266,7 @@ class Native:
         """Takes a tool away."""
         if self._attached is None:
             raise Unavailable("it is not open")
-        return self._attached[0].detach(service, tool)
+        return self._attached[0].detach(service, asking.string(tool, "tool"))
 
     def _attach(self, service: str, tool: Tool) -> None:
         assert self._attached is not None
@@ -269,7 +285,7 @@ class NativeService(Generic[Declared, Withdrawn]):
         declare: Callable[[str, bytes | None], Declared],
         withdraw: Callable[[str], Withdrawn],
     ) -> None:
-        self.name = name
+        self.name = asking.string(name, "service")
         self._native, self._declare, self._withdraw = native, declare, withdraw
 
     def tool(self, function: Function[R] | None = None, **about: Any) -> Any:

@@ -17,6 +17,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import HTTPConnection
 
 from . import models
+from ._asking import REVISION_MAX
+from ._events import Events
 from .exceptions import MachinaError
 from .registry import Machina
 
@@ -62,7 +64,7 @@ class MachinaLifespan:
     @asynccontextmanager
     async def _live(self, app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
-            machina = Machina(self._url, **self._options) if isinstance(self._url, str) else self._url
+            machina = self._url if isinstance(self._url, Machina) else Machina(self._url, **self._options)
             await stack.enter_async_context(machina)
             app.state.machina = machina
             state = None if self._inner is None else await stack.enter_async_context(self._inner(app))
@@ -83,9 +85,8 @@ Registry = Annotated[Machina, Depends(get_machina)]
 
 
 async def _outside(machina: Registry) -> Machina:
-    # Whoever asks over the network has no say in which commands this process starts. One that runs
-    # elsewhere sees to that itself.
-    return machina.scoped("http", "admin", remote=True) if machina.is_here else machina
+    # One that runs elsewhere sees to it itself that nobody has commands started.
+    return machina._from_outside() if machina.is_here else machina
 
 
 _Outside = Annotated[Machina, Depends(_outside)]
@@ -155,8 +156,12 @@ def router(**options: Any) -> APIRouter:
         return {"items": await m.find_tools(text, limit=limit)}
 
     @routes.get("/events")
-    async def events(m: Registry, since: int | None = None) -> StreamingResponse:
-        return StreamingResponse(_events(m, since), media_type="text/event-stream")
+    async def events(
+        m: Registry, since: Annotated[int | None, Query(ge=0, le=REVISION_MAX)] = None
+    ) -> StreamingResponse:
+        # Before the answer begins, so that what is wrong is an error and not a stream that breaks off.
+        events = await m.watch(since).opened()
+        return StreamingResponse(_events(events), media_type="text/event-stream")
 
     # The name of a service may have a slash in it, so what follows it comes first.
     @routes.get("/services/{name:path}/health")
@@ -200,8 +205,8 @@ def router(**options: Any) -> APIRouter:
     return routes
 
 
-async def _events(m: Machina, since: int | None) -> AsyncIterator[str]:
-    events = m.watch(since)
-    yield ": watching\n\n"
-    async for event in events:
-        yield f"event: {event.type}\ndata: {event.model_dump_json(exclude_unset=True)}\n\n"
+async def _events(events: Events) -> AsyncIterator[str]:
+    async with events:
+        yield ": watching\n\n"
+        async for event in events:
+            yield f"event: {event.type}\ndata: {event.model_dump_json(exclude_unset=True)}\n\n"

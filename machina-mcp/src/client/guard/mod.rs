@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use machina_core::{Barred, Error, Reach, Result};
 use tokio::net::{TcpStream, lookup_host};
+use tokio_rustls::rustls;
 use url::{Host, Url};
 
 pub(crate) use clients::{AGENT, Clients, guarded};
@@ -109,14 +110,26 @@ impl fmt::Debug for Guard {
 
 /// Why no socket was opened, if it is that it may not be.
 pub(crate) fn barred_in(error: &(dyn std::error::Error + 'static)) -> Option<Barred> {
+    cause_of(error).copied()
+}
+
+/// Whether the other end could not show that it is who it should be: that is no fault
+/// that passes, and nothing may be sent there.
+pub(crate) fn is_another(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause_of(error), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// The first cause of `error` that is a `T`.
+fn cause_of<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let found = error.downcast_ref::<Barred>().or_else(|| wrapped?.downcast_ref::<Barred>());
-        if let Some(barred) = found {
-            return Some(*barred);
+        let found = error.downcast_ref();
+        if found.is_some() {
+            return found;
         }
-        cause = error.source();
+        // What an I/O error wraps is not its source, but that of its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped));
     }
     None
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::StatusCode;
+use machina_core::json::strict_from_slice;
 use machina_core::{Error, ErrorKind, Reach, Result, Timestamp};
 use serde_json::Value;
 use url::Url;
@@ -126,7 +127,7 @@ impl Source {
             }
             body.extend_from_slice(&chunk);
         }
-        let page = serde_json::from_slice(&body).ok().and_then(ListPage::read);
+        let page = strict_from_slice(&body).ok().and_then(ListPage::read);
         let page = page.ok_or_else(|| self.broken("has a page that is no list of servers"))?;
         Ok((page, body.len()))
     }

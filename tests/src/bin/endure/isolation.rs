@@ -27,6 +27,8 @@ const LINES_PER_SECOND: u64 = 1_000_000;
 const UNREAD_PER_SECOND: u32 = 20;
 const UNREAD_BYTES: usize = 64 * 1024;
 const PATIENCE_WITH_HARM: Duration = Duration::from_secs(2);
+/// How long the answer of a child may take that only floods.
+const PATIENCE_WITH_FLOOD: Duration = Duration::from_secs(10);
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +134,9 @@ async fn feel(machina: &Machina, plan: &Plan, what: Disturbance, lasting: Durati
 /// Disturbs for `lasting`, and says how many calls did harm. What becomes of the
 /// harmful child is of no interest here: it may be killed for what it does.
 async fn disturb(machina: &Machina, what: Disturbance, lasting: Duration) -> usize {
+    let patience = if what == Disturbance::FloodsStderr { PATIENCE_WITH_FLOOD } else { PATIENCE_WITH_HARM };
     let harm = |tool: &str, arguments: Value| {
-        let options = CallOptions { timeout: Some(PATIENCE_WITH_HARM), ..CallOptions::default() };
+        let options = CallOptions { timeout: Some(patience), ..CallOptions::default() };
         let (machina, call) = (machina.clone(), call(what.service(), tool, arguments));
         async move { machina.call(&call, &options).await.err().map(|error| error.context().outcome) }
     };

@@ -12,7 +12,7 @@ use crate::report::megabytes;
 
 /// How long a process that is left or dead may be there before it counts: it takes
 /// a moment to be reaped or killed.
-const LINGERING: Duration = Duration::from_secs(2);
+const LINGERING: Duration = Duration::from_secs(5);
 
 /// How often processes and memory are looked at.
 const PAUSE: Duration = Duration::from_millis(500);

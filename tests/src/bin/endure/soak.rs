@@ -23,25 +23,15 @@ const SERVICES_PER_TREE: usize = 5;
 const JOURNAL_ENTRIES: u64 = 5_000;
 const RATE: u32 = 150;
 const MINUTES: u64 = 10;
-const SHORT: Duration = Duration::from_secs(60);
+/// How long a short one lasts: it is as small as the short T10 and T17.
+const SHORT: Duration = Duration::from_secs(21);
 /// How fast memory may grow, in MB per hour.
 const SLOPE_MAX: f64 = 1.0;
 
 /// Runs it.
 pub(crate) async fn run(scale: &Scale) -> Row {
-    let lasting = scale.lasting.unwrap_or(if scale.short { SHORT } else { Duration::from_secs(60 * MINUTES) });
-    let scaled = Scale {
-        short: false,
-        lasting: Some(lasting),
-        services: Some(scale.services.unwrap_or(SERVICES)),
-        rate: Some(scale.rate.unwrap_or(RATE)),
-        seed: scale.seed,
-    };
-    let mut size = failover::Size::of(&scaled);
-    size.config.journal.entries_max = JOURNAL_ENTRIES;
-    let mut forest = trees::Size::of(&scaled);
-    forest.trees = size.services.div_ceil(SERVICES_PER_TREE);
-    let children = Children::of("T28", true);
+    let (size, forest) = sizes(scale);
+    let children = Children::of("T28", forest.node);
     let fleet = failover::start(&size).await;
     let names = trees::register(&fleet.machina, &children, forest.trees).await;
     settled(&fleet.machina, PATIENCE).await;
@@ -57,7 +47,7 @@ pub(crate) async fn run(scale: &Scale) -> Row {
     // The first third is the warm-up: pools, tables and rings fill.
     let settled = &seen.samples[seen.samples.len() / 3..];
     let rising = slope(settled);
-    let mut broken = std::mem::take(&mut of_load.broken);
+    let mut broken = if scale.short { outcomes.never() } else { std::mem::take(&mut of_load.broken) };
     broken.extend(seen.broken());
     let repeatable = outcomes.repeatable_percent();
     let mut details = of_load.details;
@@ -65,8 +55,9 @@ pub(crate) async fn run(scale: &Scale) -> Row {
     Row {
         name: "T28",
         figure: format!(
-            "{lasting:?}: all {:.4} %, repeatable {repeatable:.4} %, RSS {:.1} → {:.1} MB ({rising:+.1} MB/h), fds {} → \
+            "{:?}: all {:.4} %, repeatable {repeatable:.4} %, RSS {:.1} → {:.1} MB ({rising:+.1} MB/h), fds {} → \
              {}, children {} → {}, zombies {}, orphans {}",
+            size.lasting,
             outcomes.answered_percent(),
             megabytes(seen.before.resident),
             megabytes(seen.after.resident),
@@ -82,4 +73,19 @@ pub(crate) async fn run(scale: &Scale) -> Row {
         broken,
         details,
     }
+}
+
+/// How large the load and the forest are.
+fn sizes(scale: &Scale) -> (failover::Size, trees::Size) {
+    let lasting = if scale.short { SHORT } else { Duration::from_secs(60 * MINUTES) };
+    let mut scaled = Scale { lasting: scale.lasting.or(Some(lasting)), ..scale.clone() };
+    if !scale.short {
+        scaled.services.get_or_insert(SERVICES);
+        scaled.rate.get_or_insert(RATE);
+    }
+    let (mut size, mut forest) = (failover::Size::of(&scaled), trees::Size::of(&scaled));
+    size.config.journal.entries_max = JOURNAL_ENTRIES;
+    size.config.health.self_preservation_percentage = forest.config.health.self_preservation_percentage;
+    forest.trees = size.services.div_ceil(SERVICES_PER_TREE);
+    (size, forest)
 }

@@ -54,8 +54,8 @@ pub(crate) struct Size {
     events_per_minute: u32,
     pub(crate) lasting: Duration,
     rate: u32,
-    config: Config,
-    node: bool,
+    pub(crate) config: Config,
+    pub(crate) node: bool,
 }
 
 impl Size {

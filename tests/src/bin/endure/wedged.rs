@@ -23,6 +23,8 @@ const GOOD_SHORT: usize = 110;
 const STARTING: Duration = Duration::from_secs(60);
 /// What the machine may add to the bound of the configuration: it is shared.
 const SLACK: Duration = Duration::from_secs(2);
+/// … before it is a failure of a short run, beside which others run.
+const SLACK_SHORT: Duration = Duration::from_secs(10);
 
 /// When a wedged instance must be found at the latest: it has just passed, then
 /// each attempt of a probe and each confirmation takes all of its time.
@@ -42,9 +44,11 @@ pub(crate) async fn run(scale: &Scale) -> Row {
         config.health.confirm_timeout = Duration::from_millis(300);
         config.health.confirm_delay = Duration::from_millis(100);
         config.health.passive_window = Duration::ZERO;
+        // On a machine that has other things to do, some that work are late too.
+        config.health.self_preservation_percentage = 100;
     }
     let bound = bound(&config);
-    let good = if scale.short { GOOD_SHORT } else { GOOD };
+    let (good, latest) = if scale.short { (GOOD_SHORT, bound + SLACK_SHORT) } else { (GOOD, bound + SLACK) };
     let fleet =
         Fleet::start((good + 3 * OF_EACH, 1), &[], config, &RoutingPolicy::default(), |service, _| service).await;
     for child in 0..OF_EACH {
@@ -53,13 +57,13 @@ pub(crate) async fn run(scale: &Scale) -> Row {
         fleet.machina.register(spec.instance(instance)).await.expect("a child can be registered");
     }
     settled(&fleet.machina, STARTING).await;
-    let took = wedge(&fleet, bound).await;
+    let took = wedge(&fleet, latest + SLACK_SHORT).await;
     fleet.machina.close().await;
-    row(&took, bound, good)
+    row(&took, (bound, latest), good)
 }
 
 /// Wedges instances of each kind, and waits until they are found; how long it took.
-async fn wedge(fleet: &Fleet, bound: Duration) -> BTreeMap<&'static str, Vec<Option<Duration>>> {
+async fn wedge(fleet: &Fleet, patience: Duration) -> BTreeMap<&'static str, Vec<Option<Duration>>> {
     let mut kinds: BTreeMap<String, &'static str> = BTreeMap::new();
     let mut orders = Vec::new();
     let ways = [("200 without MCP", Behaviour::Wedged), ("hangs", Behaviour::Hang), ("never answers", Behaviour::Mute)];
@@ -80,7 +84,7 @@ async fn wedge(fleet: &Fleet, bound: Duration) -> BTreeMap<&'static str, Vec<Opt
     }
     let mut took: BTreeMap<&'static str, Vec<Option<Duration>>> = BTreeMap::new();
     while !kinds.is_empty() {
-        let Ok(next) = timeout_at(started + bound + SLACK * 4, events.next()).await else { break };
+        let Ok(next) = timeout_at(started + patience, events.next()).await else { break };
         let Next::Event(event) = next else { continue };
         let EventKind::HealthChanged { to: HealthState::Unhealthy, .. } = &event.kind else { continue };
         let service = event.service.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -100,16 +104,20 @@ async fn process(machina: &Machina, name: &str) -> Process {
     process.expect("a healthy child has a process")
 }
 
-fn row(took: &BTreeMap<&'static str, Vec<Option<Duration>>>, bound: Duration, good: usize) -> Row {
+fn row(
+    took: &BTreeMap<&'static str, Vec<Option<Duration>>>,
+    (bound, latest): (Duration, Duration),
+    good: usize,
+) -> Row {
     let all: Vec<Option<Duration>> = took.values().flatten().copied().collect();
     let found: Vec<Duration> = all.iter().flatten().copied().collect();
     let slowest = found.iter().max().copied().unwrap_or_default();
     let mut broken = Vec::new();
     if found.len() < all.len() {
-        broken.push(format!("{} were not found within {}", all.len() - found.len(), shown(bound + SLACK * 4)));
+        broken.push(format!("{} were not found within {}", all.len() - found.len(), shown(latest + SLACK_SHORT)));
     }
-    if slowest > bound + SLACK {
-        broken.push(format!("one was found after {}, which is beyond {}", shown(slowest), shown(bound)));
+    if slowest > latest {
+        broken.push(format!("one was found after {}, which is beyond {}", shown(slowest), shown(latest)));
     }
     let lines = took.iter().map(|(kind, times)| {
         let found: Vec<Duration> = times.iter().flatten().copied().collect();
@@ -125,7 +133,7 @@ fn row(took: &BTreeMap<&'static str, Vec<Option<Duration>>>, bound: Duration, go
             shown(bound)
         ),
         target: "found ≤ 75 s at the defaults",
-        met: broken.is_empty() && slowest <= Duration::from_secs(75),
+        met: broken.is_empty() && slowest <= Duration::from_secs(75).min(bound + SLACK),
         details: std::iter::once(format!("{good} others work")).chain(lines).collect(),
         broken,
     }

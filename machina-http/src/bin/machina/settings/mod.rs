@@ -121,7 +121,7 @@ impl Settings {
             sessions: self.sessions.clone(),
             journal: self.journal.clone(),
             limits: self.limits.clone(),
-            access: self.access,
+            access: self.access.clone(),
             egress: self.egress.clone(),
             alerts: self.alerts.clone(),
             replicas: self.replicas.clone(),

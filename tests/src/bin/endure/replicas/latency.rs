@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use machina_core::Tasks;
 use machina_tests::wait_until;
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -20,7 +20,7 @@ const P50_MAX: Duration = Duration::from_millis(50);
 const P99_MAX: Duration = Duration::from_millis(250);
 
 /// How long the last ones may be on their way.
-const TAIL: Duration = Duration::from_secs(5);
+const TAIL: Duration = Duration::from_secs(30);
 
 /// How many were answered with each other status.
 type Refused = Arc<Mutex<BTreeMap<u16, u32>>>;
@@ -36,9 +36,10 @@ pub(crate) async fn run(scale: &Scale) -> Row {
     let refused: Refused = Arc::default();
     for replica in 1..REPLICAS {
         let url = format!("{}/api/v1/events", rig.replica(replica).url());
-        tasks.spawn("listen", listen(url, replica, Arc::clone(&told)));
+        let events = Client::new().get(url).send().await.and_then(Response::error_for_status);
+        let events = events.expect("a replica tells of events");
+        tasks.spawn("listen", listen(events, replica, Arc::clone(&told)));
     }
-    sleep(Duration::from_millis(500)).await;
     let (client, begun) = (Client::new(), Instant::now());
     let mut ticks = interval(Duration::from_secs(1) / rate);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -67,15 +68,31 @@ pub(crate) async fn run(scale: &Scale) -> Row {
         if left == 0 { Ok(()) } else { Err(format!("{left} are not")) }
     })
     .await;
-    sleep(TAIL).await;
+    all_told(&acknowledged, &told).await;
     let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
     row(&acknowledged, &told, (count, refused), lasting)
 }
 
+/// Waits until every replica has told of everything, or the time is over.
+async fn all_told(acknowledged: &Times, told: &Times) {
+    let begun = Instant::now();
+    while begun.elapsed() < TAIL && !untold(acknowledged, told).is_empty() {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Which replica has not told of what was acknowledged.
+fn untold(acknowledged: &Times, told: &Times) -> Vec<String> {
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let acknowledged = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = acknowledged.keys().flat_map(|(_, name)| (1..REPLICAS).map(move |replica| (replica, name.clone())));
+    let untold = all.filter(|event| !told.contains_key(event));
+    untold.map(|(replica, name)| format!("replica {replica} never told of {name}")).collect()
+}
+
 /// Notes when a replica tells of a service.
-async fn listen(url: String, replica: usize, told: Times) {
-    let response = Client::new().get(url).send().await.expect("a replica tells of events");
-    let (mut stream, mut text) = (response.bytes_stream(), String::new());
+async fn listen(events: Response, replica: usize, told: Times) {
+    let (mut stream, mut text) = (events.bytes_stream(), String::new());
     while let Some(Ok(bytes)) = stream.next().await {
         let at = Instant::now();
         text.push_str(&String::from_utf8_lossy(&bytes));
@@ -93,17 +110,13 @@ async fn listen(url: String, replica: usize, told: Times) {
 }
 
 fn row(acknowledged: &Times, told: &Times, (sent, refused): (usize, BTreeMap<u16, u32>), lasting: Duration) -> Row {
+    let mut broken = untold(acknowledged, told);
     let told = told.lock().unwrap_or_else(PoisonError::into_inner);
     let acknowledged = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut times, mut broken) = (Vec::new(), Vec::new());
-    for ((_, name), at) in acknowledged.iter() {
-        for replica in 1..REPLICAS {
-            match told.get(&(replica, name.clone())) {
-                Some(seen) => times.push(seen.saturating_duration_since(*at)),
-                None => broken.push(format!("replica {replica} never told of {name}")),
-            }
-        }
-    }
+    let after = |((_, name), seen): (&(usize, String), &Instant)| {
+        acknowledged.get(&(0, name.clone())).map(|at| seen.saturating_duration_since(*at))
+    };
+    let mut times: Vec<Duration> = told.iter().filter_map(after).collect();
     times.sort_unstable();
     let (half, most) = (quantile(&times, 0.5), quantile(&times, 0.99));
     broken.truncate(20);

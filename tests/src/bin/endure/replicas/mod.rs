@@ -82,7 +82,8 @@ impl Rig {
         json!({
             "name": format!("s{server}"),
             "instances": [{"http": {"url": self.field.url(server), "headers": {WHO: "${env:REPLICA}"}}}],
-            "health_policy": {"interval": INTERVAL, "fast_interval": "500ms", "timeout": "1s", "confirm_timeout": "1s",
+            // One that is down says so at once: who is late is not taken for it.
+            "health_policy": {"interval": INTERVAL, "fast_interval": "500ms", "timeout": "10s", "confirm_timeout": "1s",
                 "retries": 0, "failure_threshold": 1, "success_threshold": 1, "passive_window": "0s"},
         })
     }
