@@ -78,7 +78,7 @@ def eventually(what: Any, seconds: float = 40) -> Any:
             found = what()
             if found:
                 return found
-        except httpx.ConnectError:
+        except (httpx.ConnectError, httpx.TimeoutException):
             pass
         assert time.monotonic() < until, "it did not come to it"
         time.sleep(0.1)
@@ -103,6 +103,8 @@ def test_the_whole_under_uvicorn(tmp_path: Path) -> None:
         )
         try:
             eventually(lambda: httpx.post(f"{url}/orders", json={"item": "pen", "prices": [2, 3]}).is_success)
+            calculator = f"{url}/machina/services/calculator/health"
+            eventually(lambda: httpx.get(calculator).json().get("status") == "healthy")
             assert httpx.get(f"{url}/orders/1/total", timeout=30).json() == {"total": 5.0}
             health = f"{url}/machina/services/orders/health"
             own = eventually(lambda: (a := httpx.get(health)).is_success and a.json()["status"] == "healthy" and a)

@@ -1,5 +1,6 @@
 //! Wall time, for records only. Everything that waits or measures uses
-//! `tokio::time`, which tests can pause; nothing decides by wall time.
+//! `tokio::time`, which tests can pause; by wall time only the age of what is in the
+//! journal is decided.
 
 use jiff::{Timestamp, Unit};
 

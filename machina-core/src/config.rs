@@ -63,7 +63,7 @@ pub struct JournalConfig {
     /// How many entries may wait to be written; more are dropped and counted.
     pub queue_max: u32,
     /// Whether the arguments of calls are kept, if they are no longer than 16 KiB. They
-    /// may hold what nobody else should read.
+    /// may hold what nobody else should read; only admins see them.
     pub keep_arguments: bool,
 }
 

@@ -146,9 +146,12 @@ async fn errors_keep_their_context() {
         let there = client.call(&call(&name, "add", json!({})), &options).await.unwrap_err();
         assert_eq!((there.kind(), there.context().outcome), (kind, Some(outcome)), "{there:?}");
         assert_eq!(there.message(), here.message());
+        // The attempts go into the journal, and into no answer.
+        assert!(there.context().tried.is_empty() && !here.context().tried.is_empty(), "{here:?}");
         let plain = |error: &Error| {
             let mut context = error.context().clone();
             context.instance = None;
+            context.tried.clear();
             context
         };
         assert_eq!(plain(&there), plain(&here), "{behaviour:?}");

@@ -21,7 +21,7 @@ import machina
 ROOT = Path(__file__).resolve().parents[3]
 
 #: How long a test in a loop, or a program, may take before it counts as hanging.
-PATIENCE = 60
+PATIENCE = 180
 
 #: Lets 10,000 calls run at once.
 WIDE = {"in_flight_max": 10_000, "queue_max": 100_000, "queue_timeout": "1m"}
@@ -137,6 +137,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def fixture_server() -> str:
     """The MCP server that the tests of the workspace use."""
     return binary("fixture")
+
+
+async def until(what: Callable[[], object]) -> None:
+    """Waits for as long as it takes, and then for the test's own limit."""
+    while not what():
+        await asyncio.sleep(0.02)
 
 
 async def with_sleeper(m: machina.Machina, service: str = "sleeper") -> list[str]:

@@ -281,14 +281,16 @@ def test_a_handler_of_logs_that_never_returns_holds_up_no_answer() -> None:
 
         def emit(self, record):
             print("stuck", flush=True)
+            stuck.set()
             threading.Event().wait()
+    stuck = threading.Event()
     logging.getLogger("machina").addHandler(Stuck())
     logging.getLogger("machina").setLevel(logging.DEBUG)
 
     async def main():
         async with Machina() as m:
             await with_sleeper(m)
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(stuck.wait, 20)
             for _ in range(20):
                 await m.call("sleeper", "sleep", {"seconds": 0})
         print("answered", flush=True)

@@ -13,7 +13,7 @@ from conftest import ROOT, binary
 EXAMPLES = ROOT / "examples"
 
 
-def run(*arguments: str, cwd: Path, timeout: float = 120) -> str:
+def run(*arguments: str, cwd: Path, timeout: float = 300) -> str:
     ended = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=timeout, env=dict(os.environ)
     )

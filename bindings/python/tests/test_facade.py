@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import asynchronous, with_sleeper
+from conftest import asynchronous, until, with_sleeper
 
 import machina
 from machina import Conflict, Invalid, Machina, MachinaError, NotFound, Timeout, Unavailable, Unsupported, models
@@ -140,15 +140,18 @@ async def test_events_are_followed_from_where_a_page_stood() -> None:
 async def test_a_watcher_ends_when_the_handle_is_closed() -> None:
     m = await Machina.open("memory:")
 
-    async def follow() -> list[models.Event]:
-        return [event async for event in m.watch()]
+    seen: list[str | None] = []
+
+    async def follow() -> None:
+        async for event in m.watch(0):
+            seen.append(event.service)
 
     following = asyncio.create_task(follow())
-    await asyncio.sleep(0.05)
     await m.register({"name": "a"})
-    await asyncio.sleep(0.05)
+    await until(lambda: seen)
     await m.close()
-    assert [event.service for event in await asyncio.wait_for(following, 5)] == ["a"]
+    await asyncio.wait_for(following, 30)
+    assert seen == ["a"]
 
 
 @asynchronous

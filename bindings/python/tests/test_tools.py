@@ -13,7 +13,7 @@ from datetime import date
 from typing import Annotated, Any, Literal, cast
 
 import pytest
-from conftest import PATIENCE, asynchronous, computing
+from conftest import PATIENCE, asynchronous, computing, until
 from pydantic import BaseModel, Field
 
 import machina
@@ -189,7 +189,7 @@ async def test_progress_goes_to_the_caller() -> None:
         steps: list[models.Progress] = []
         assert "context" not in (await m.get_tool("slow", "count")).input_schema["properties"]
         await m.call("slow", "count", {"to": 3}, progress=steps.append)
-        await asyncio.sleep(0.05)
+        await until(lambda: len(steps) == 3)
         assert [(step.progress, step.total, step.message) for step in steps] == [
             (1, 3, "1 of 3"), (2, 3, "2 of 3"), (3, 3, "3 of 3")
         ]  # fmt: skip

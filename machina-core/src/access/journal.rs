@@ -15,7 +15,8 @@ use crate::view::ServiceView;
 const ENTRIES_MAX: u32 = 1000;
 
 impl Scoped {
-    /// Reads the journal, newest first.
+    /// Reads the journal, newest first. Only an admin sees the arguments of calls, where
+    /// they are kept at all.
     ///
     /// # Errors
     /// [`Forbidden`](crate::ErrorKind::Forbidden) for the audit trail unless the
@@ -36,7 +37,11 @@ impl Scoped {
             None => None,
         };
         let since = query.since.max(own_since);
-        self.core.journal.read(&JournalQuery { since, ..query.clone() }).await
+        let mut page = self.core.journal.read(&JournalQuery { since, ..query.clone() }).await?;
+        if self.principal.role < Role::Admin {
+            page.entries.iter_mut().for_each(without_arguments);
+        }
+        Ok(page)
     }
 
     /// Since when the name of a service is one that the principal may know of:
@@ -69,6 +74,12 @@ impl Scoped {
         let What::Audit { action, detail, .. } = &entry.what else { return false };
         let tenant = detail.get("tenant").and_then(Value::as_str);
         matches!(action.as_str(), "deregister" | "rename") && !self.principal.sees(tenant)
+    }
+}
+
+fn without_arguments(entry: &mut Entry) {
+    if let What::Call { arguments, .. } = &mut entry.what {
+        *arguments = None;
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::access::Principal;
 use crate::config::Config;
 use crate::error::{ErrorKind, Outcome};
 use crate::health::Status;
@@ -72,7 +73,10 @@ async fn journalled(keep_arguments: bool, texts: &[&str]) -> Vec<(Vec<Attempt>, 
     sim.set_failing(&instances[1], 1.0);
     machina.call(&call("a", "echo", json!({"text": "x"})), &CallOptions::default()).await.unwrap_err();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let page = machina.journal(&JournalQuery::of(EntryKind::Call)).await.unwrap();
+    let query = JournalQuery::of(EntryKind::Call);
+    let others = machina.scoped(Principal::new("someone", Role::Developer)).journal(&query).await.unwrap();
+    assert!(others.entries.iter().all(|entry| matches!(&entry.what, What::Call { arguments: None, .. })), "{others:?}");
+    let page = machina.journal(&query).await.unwrap();
     let entries = page.entries.into_iter().map(|entry| match entry.what {
         What::Call { attempts, tried, arguments, .. } => {
             assert_eq!(attempts as usize, tried.len());
