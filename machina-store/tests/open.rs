@@ -174,7 +174,9 @@ async fn an_older_schema_is_brought_up_to_date_with_what_is_in_it() {
     closed_store(&path).await;
     let older = "ALTER TABLE services DROP COLUMN admin_reason; ALTER TABLE instances DROP COLUMN admin_reason; \
                  ALTER TABLE instances DROP COLUMN lease_ttl_ms; DELETE FROM _sqlx_migrations WHERE version >= 3; \
-                 DROP TABLE alerts; DROP TABLE health_rollups; DROP INDEX health_checks_by_kind; DROP INDEX audit_by_instance";
+                 DROP TABLE alerts; DROP TABLE health_rollups; DROP INDEX health_checks_by_kind; DROP INDEX audit_by_instance; \
+                 DROP VIEW tool_executions; CREATE VIEW tool_executions AS SELECT id FROM calls; \
+                 ALTER TABLE calls DROP COLUMN tried; ALTER TABLE calls DROP COLUMN arguments";
     tamper(&path, older).await;
     let backend = open(&path).await.unwrap();
     assert_eq!(backend.store.load().await.unwrap().services.len(), 1);

@@ -5,7 +5,7 @@ use std::path::Path;
 use machina_core::{Batch, Change, ErrorKind, Revision};
 use machina_store::{Restored, backup, restore};
 
-use crate::world::{SERVICES, World, service};
+use crate::world::{SCHEMA_4, SERVICES, World, service};
 
 /// A full store with a backup, and one more service since.
 async fn with_backup() -> (World, String) {
@@ -129,9 +129,7 @@ async fn what_is_no_backup_is_refused() {
 #[tokio::test]
 async fn a_backup_of_an_older_schema_is_brought_up_to_date() {
     let (world, _) = with_backup().await;
-    let older = "DELETE FROM _sqlx_migrations WHERE version >= 5; DROP TABLE health_rollups; \
-                 DROP INDEX health_checks_by_kind; DROP INDEX alerts_by_instance; DROP INDEX audit_by_instance";
-    world.tamper("backup.db", older).await;
+    world.tamper("backup.db", SCHEMA_4).await;
     restored(&world, None).await.unwrap();
     assert_eq!(world.kept("from.db").await.image.services.len(), SERVICES);
 }

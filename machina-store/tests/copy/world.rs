@@ -21,6 +21,12 @@ pub(crate) const CONFIGURATIONS: usize = SERVICES + SERVICES.div_ceil(3) * 3;
 /// How many calls its journal has: more than two pages.
 pub(crate) const CALLS: usize = 2_345;
 
+/// Makes a file of today one of schema 4.
+pub(crate) const SCHEMA_4: &str = "DELETE FROM _sqlx_migrations WHERE version >= 5; DROP TABLE health_rollups; \
+    DROP INDEX health_checks_by_kind; DROP INDEX alerts_by_instance; DROP INDEX audit_by_instance; \
+    DROP VIEW tool_executions; CREATE VIEW tool_executions AS SELECT id FROM calls; \
+    ALTER TABLE calls DROP COLUMN tried; ALTER TABLE calls DROP COLUMN arguments";
+
 pub(crate) struct World {
     directory: TempDir,
 }
