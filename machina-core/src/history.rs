@@ -327,7 +327,10 @@ impl Core {
                 let name = old.service().name();
                 let owned = self.replicas.owns(instance.id).then_some(seen);
                 let lost = owned.and_then(|seen| lost_sight(name, instance.id, seen, "the instance was removed"));
-                roll_up(name, instance.id, seen).into_iter().chain(lost).for_each(|entry| self.recorder.record(entry));
+                roll_up(name, instance.id, &seen.cell, clock::now())
+                    .into_iter()
+                    .chain(lost)
+                    .for_each(|entry| self.recorder.record(entry));
             }
         }
     }
@@ -336,11 +339,11 @@ impl Core {
     /// looks at the instances from now on that were looked after here, unless another replica does.
     pub(crate) fn last_words(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        let is_last = self.replicas.is_alone();
+        let (is_last, now) = (self.replicas.is_alone(), clock::now());
         for view in self.view().services() {
             let name = view.service().name();
             for (instance, seen) in view.instances() {
-                entries.extend(roll_up(name, instance.id, seen));
+                entries.extend(roll_up(name, instance.id, &seen.cell, now));
                 if is_last && self.replicas.owns(instance.id) {
                     entries.extend(lost_sight(name, instance.id, seen, "the registry was closed"));
                 }
@@ -355,8 +358,10 @@ impl Core {
         let mut entries = Vec::new();
         for view in self.view().services() {
             for (instance, seen) in view.instances() {
-                let health = Health { since: clock::now(), ..(*seen.cell.health()).clone() };
-                if !health.state.is_undecided() {
+                let Some(shared) = seen.cell.shared().filter(|shared| !shared.state.is_undecided()) else { continue };
+                // What was seen since then has been told already.
+                if seen.cell.health().state == shared.state {
+                    let health = Health { since: clock::now(), ..(*shared).clone() };
                     entries.push(transition(view.service().name(), instance.id, HealthState::Unknown, &health));
                 }
             }

@@ -88,8 +88,9 @@ impl Recorder {
     }
 
     /// Queues many entries, a part at a time, for as long as that takes: none is
-    /// dropped, and what others record meanwhile finds room.
-    pub(crate) async fn record_all(&self, entries: Vec<Entry>) {
+    /// dropped, and what others record meanwhile finds room. Each is asked for when
+    /// its turn has come.
+    pub(crate) async fn record_all(&self, entries: impl IntoIterator<Item = Entry, IntoIter: Send> + Send) {
         for (place, entry) in entries.into_iter().enumerate() {
             if place % self.share == 0 {
                 self.catch_up().await;

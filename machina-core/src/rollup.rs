@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::cell::Cell;
 use crate::clock;
 use crate::core::Core;
 use crate::model::{InstanceId, ServiceName};
 use crate::statistics::Tallied;
 use crate::store::{Entry, What};
-use crate::view::{InstanceView, ServiceView, View};
+use crate::view::View;
 
 /// How long the clock may have been changed unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
@@ -26,25 +27,28 @@ impl Core {
             let now = clock::now();
             if day_of(now) != day {
                 day = day_of(now);
-                self.recorder.record_all(roll_ups_of_all(&self.view())).await;
+                let cells = cells(&self.view()).into_iter();
+                let roll_ups = cells.filter_map(move |(name, instance, cell)| roll_up(&name, instance, &cell, now));
+                self.recorder.record_all(roll_ups).await;
             }
             tokio::time::sleep(until_midnight(now).min(LOOK_EVERY)).await;
         }
     }
 }
 
-fn roll_ups_of_all(view: &View) -> Vec<Entry> {
-    let of_service = |service: &Arc<ServiceView>| {
+fn cells(view: &View) -> Vec<(ServiceName, InstanceId, Arc<Cell>)> {
+    let mut cells = Vec::new();
+    for service in view.services() {
         let name = service.service().name();
-        let roll_ups = service.instances().filter_map(|(instance, seen)| roll_up(name, instance.id, seen));
-        roll_ups.collect::<Vec<_>>()
-    };
-    view.services().flat_map(of_service).collect()
+        cells.extend(service.instances().map(|(one, seen)| (name.clone(), one.id, Arc::clone(&seen.cell))));
+    }
+    cells
 }
 
-/// What the probes of an instance came to since that was last asked; `None` if there was none.
-pub(crate) fn roll_up(service: &ServiceName, instance: InstanceId, seen: &InstanceView) -> Option<Entry> {
-    let (now, tallied) = (clock::now(), seen.cell.statistics.tally.take());
+/// What the probes of an instance came to until `now`, since that was last asked; `None`
+/// if there was none.
+pub(crate) fn roll_up(service: &ServiceName, instance: InstanceId, cell: &Cell, now: Timestamp) -> Option<Entry> {
+    let tallied = cell.statistics.tally.take();
     let passes = tallied.passes();
     if passes + tallied.failures == 0 {
         return None;

@@ -241,7 +241,10 @@ async fn a_call_in_flight_when_its_process_dies_is_lost_and_the_next_one_works()
 
 /// How long it takes until the death of a server of this transport and era is noticed.
 async fn noticed(transport: &str, era: &str) -> Duration {
-    let machina = open(Config::default()).await;
+    let mut config = Config::default();
+    // No probe finds it by chance.
+    config.health.interval = Duration::from_secs(3600);
+    let machina = open(config).await;
     let server = Fixture::http(&["--era", era]).await;
     let over_http = transport == "http";
     let instance = if over_http { Instance::new(server.endpoint()) } else { stdio(&["--era", era]) };

@@ -28,7 +28,7 @@ pub(super) fn refuse_new_commands(
         let Delta::Put(service) = delta else { continue };
         let known = before.by_id(service.id).map(|view| &**view.service());
         for (index, instance) in service.spec.instances.iter().enumerate() {
-            if principal.role >= Role::Admin && is_made_by_template(service, instance, config) {
+            if principal.role >= Role::Admin && is_made_by_template(known, service, instance, config) {
                 continue;
             }
             let Some(what) = reached_for(known, service, instance) else { continue };
@@ -43,11 +43,14 @@ pub(super) fn refuse_new_commands(
     Ok(())
 }
 
-/// Whether an instance is a command that the operator has described; the environment
-/// of its service is none of it.
-fn is_made_by_template(service: &Service, instance: &Instance, config: &AccessConfig) -> bool {
+/// Whether an instance is a command that the operator has described. The environment
+/// of its service is none of it, nor is a secret that was meant for another command.
+fn is_made_by_template(before: Option<&Service>, after: &Service, instance: &Instance, config: &AccessConfig) -> bool {
     let Endpoint::Stdio(stdio) = &instance.endpoint else { return false };
-    service.spec.env.is_empty() && config.command_templates.iter().any(|template| template.makes(stdio))
+    let fits = config.command_templates.iter().any(|template| template.makes(stdio));
+    let secrets = before.filter(|_| fits).map(|before| before.spec.secrets()).unwrap_or_default();
+    let moved = stdio.args.iter().any(|arg| secrets.values().any(|secret| secret == arg.expose()));
+    fits && after.spec.env.is_empty() && !moved
 }
 
 /// What an instance of `after` would have the process do that it did not do

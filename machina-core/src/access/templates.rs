@@ -42,7 +42,7 @@ pub enum TemplateArgument {
 pub enum Hole {
     /// Letters, digits, `.`, `_` and `-`, the first of them a letter or a digit: never
     /// an option.
-    Word,
+    Word {},
     /// A whole number.
     Integer {
         /// The least one.
@@ -123,7 +123,7 @@ impl TemplateArgument {
 impl Hole {
     fn takes(&self, given: &str) -> bool {
         match self {
-            Self::Word => {
+            Self::Word {} => {
                 let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
                 given.starts_with(|c: char| c.is_ascii_alphanumeric()) && given.chars().all(inner)
             }

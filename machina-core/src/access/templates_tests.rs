@@ -69,6 +69,7 @@ fn what_is_wrong_with_a_template_is_named() {
     assert_eq!(wrong(json!({"command": "/x", "args": ["a", {"hole": "path", "under": "srv"}]})), ["args[1].under"]);
     assert_eq!(wrong(json!({"command": "/x", "args": [{"hole": "one_of", "values": []}]})), ["args[0].values"]);
     assert_eq!(wrong(json!({"command": "/x", "args": [{"hole": "anything"}]})), ["args[0]"]);
+    assert_eq!(wrong(json!({"command": "/x", "args": [{"hole": "word", "values": ["ro"]}]})), ["args[0]"]);
     assert_eq!(wrong(json!({"command": "/x", "shell": true})).len(), 1);
     assert_eq!(wrong(json!({"args": []})).len(), 1);
 }
@@ -76,7 +77,8 @@ fn what_is_wrong_with_a_template_is_named() {
 #[tokio::test]
 async fn from_outside_an_administrator_may_register_what_a_template_makes() {
     let mut config = Config::default();
-    config.access.command_templates = vec![template()];
+    let echo = json!({"command": "/usr/bin/echo", "args": ["--name", {"hole": "word"}]});
+    config.access.command_templates = vec![template(), CommandTemplate::from_value(echo).unwrap()];
     let machina = Machina::builder().config(config).without_monitor().open().await.unwrap();
     let put = async |role: Role, spec: Value| {
         let outside = machina.scoped(Principal::new("someone", role).remote());
@@ -94,6 +96,14 @@ async fn from_outside_an_administrator_may_register_what_a_template_makes() {
     assert_eq!(put(Role::Admin, with_environment.clone()).await.unwrap_err().kind(), ErrorKind::Forbidden);
     assert_eq!(put(Role::Developer, disk("/srv/data")).await.unwrap_err().kind(), ErrorKind::Forbidden);
     assert!(machina.view().is_empty());
+    let told = json!({"name": "told", "instances": [{"stdio": {"command": "x", "args": ["--token", "hunter2"]}}]});
+    machina.system().apply(vec![Mutation::Put(ServiceSpec::from_value(told).unwrap())]).await.unwrap();
+    let mut moved = serde_json::to_value(machina.system().get("told").await.unwrap()).unwrap();
+    let shown = moved["instances"][0]["stdio"]["args"][1].clone();
+    assert_ne!(shown, "hunter2");
+    moved["instances"][0]["stdio"] = json!({"command": "/usr/bin/echo", "args": ["--name", shown]});
+    assert_eq!(put(Role::Admin, moved).await.unwrap_err().kind(), ErrorKind::Forbidden);
+    machina.deregister("told").await.unwrap();
     put(Role::Admin, disk("/srv/data")).await.unwrap();
     with_environment["description"] = json!("it is there already");
     assert_eq!(put(Role::Admin, with_environment).await.unwrap_err().kind(), ErrorKind::Forbidden);

@@ -36,7 +36,8 @@ pub(crate) struct Guard {
     /// In thousandths.
     factor: AtomicU32,
     lag_max: Duration,
-    /// Who is later than a probe waits for its answer stands still.
+    /// Who is later than a probe waits for its answer stands still; nobody does where
+    /// self-preservation is off.
     still_from: Duration,
 }
 
@@ -48,7 +49,10 @@ impl Guard {
             holds: AtomicBool::new(false),
             factor: AtomicU32::new(1000),
             lag_max: config.lag_max,
-            still_from: config.timeout,
+            still_from: match config.self_preservation_percentage {
+                100.. => Duration::MAX,
+                _ => config.timeout.max(MOVES_AGAIN),
+            },
         }
     }
 

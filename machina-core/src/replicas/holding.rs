@@ -132,6 +132,10 @@ impl Core {
         let Some(shared) = &self.replicas.shared else { return };
         let patience = self.config.replicas.patience();
         let told = timeout(patience, self.tell_others()).await;
+        // Who joined since the last renewal goes on, and is to be known of.
+        if let Ok(Ok(held)) = timeout(patience, shared.leases.hold(shared.id, self.config.replicas.lease_ttl)).await {
+            shared.count.store(held.replicas, Ordering::Relaxed);
+        }
         let released = timeout(patience, shared.leases.release(shared.id)).await;
         if told.is_err() || !matches!(released, Ok(Ok(()))) {
             tracing::warn!("the other replicas were not told that this one ends: they will notice");

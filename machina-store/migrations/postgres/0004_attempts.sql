@@ -1,6 +1,6 @@
 -- What each attempt of a call came to, and its arguments where the operator keeps them.
 ALTER TABLE calls ADD COLUMN tried JSON NOT NULL DEFAULT '[]', ADD COLUMN arguments JSON;
-DROP VIEW tool_executions;
-CREATE VIEW tool_executions AS
-    SELECT id, service, instance_id, tool AS tool_name, success, arguments AS input_data, error, duration_ms, executed_at
+-- What others may read, and have made of it, stays as it is.
+CREATE OR REPLACE VIEW tool_executions AS
+    SELECT id, service, instance_id, tool AS tool_name, success, error, duration_ms, executed_at, arguments AS input_data
     FROM calls;

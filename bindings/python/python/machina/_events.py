@@ -24,17 +24,19 @@ class Events:
 
     #: What the next reader waits for.
     _asked: asyncio.Future[bytes | None] | None = None
+    _opening: Any = None
 
     def __init__(self, handle: _machina.Handle, since: int | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._opening: Any = handle.watch(self._loop, asking.revision(since))
+        self._opening = handle.watch(self._loop, asking.revision(since))
         self._ready: deque[models.Event] = deque()
         self._ended = False
 
     def __del__(self) -> None:
         # What a reader left that was cancelled, when no other came.
-        if self._asked is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._asked.cancel)
+        for left in (self._opening, self._asked):
+            if isinstance(left, asyncio.Future) and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(left.cancel)
 
     async def opened(self) -> Self:
         """Waits until nothing is missed any more."""

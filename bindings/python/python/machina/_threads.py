@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 _log = logging.getLogger("machina.tools")
@@ -40,6 +41,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
             loop.run_forever()
         except BaseException as error:
             _log.error("what a tool began in the loop of the tools raised", exc_info=error)
+            # If it is the loop itself that fails, it will again.
+            time.sleep(0.1)
 
 
 def _forget() -> None:

@@ -49,7 +49,8 @@ class Tool:
     """A function, its definition as a tool, and how its arguments and its answer are read."""
 
     def __init__(self, function: Function[Any], about: Mapping[str, Any]) -> None:
-        asking.check_callable(function, "function")
+        if not callable(function):
+            raise asking.invalid_field("function", "must be a function")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.executions_max = asking.number(about.get("executions_max", 64), "executions_max", EXECUTIONS_MAX)
@@ -139,7 +140,8 @@ class Tool:
         """Carries out a call, in the loop that this is."""
         try:
             self.answer(await self.function(**self.arguments(arguments, reply)), reply)
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, KeyboardInterrupt) as error:
+            # Not for the caller alone: a task that is cancelled ends so, and Ctrl-C is for the program.
             self.failed(error, reply)
             raise
         except GeneratorExit:

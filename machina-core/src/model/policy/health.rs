@@ -72,7 +72,8 @@ parameters! {
         probes_per_host_max: u32 = 8,
         /// When more than this share of the instances, in percent, fail softly
         /// within one interval, the fault is taken to be Machina's own: no soft
-        /// failure takes an instance down until that is over.
+        /// failure takes an instance down until that is over. 100 for never, also
+        /// when Machina itself stands still.
         self_preservation_percentage: u32 = 15,
         /// While Machina's own loop is late by more than this, probes get up to
         /// eight times their time.

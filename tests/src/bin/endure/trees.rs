@@ -211,6 +211,11 @@ async fn recovered(machina: &Machina, names: &[String]) -> Vec<String> {
 }
 
 impl Seen {
+    /// Whether anything happened to a tree.
+    pub(crate) fn was_disturbed(&self) -> bool {
+        self.events.values().any(|count| *count > 0)
+    }
+
     /// Whether files and memory are at the end what they were.
     pub(crate) fn is_flat(&self) -> bool {
         let files = self.after.files <= self.before.files + FILES_SLACK;
