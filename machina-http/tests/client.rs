@@ -159,6 +159,30 @@ async fn errors_keep_their_context() {
 }
 
 #[tokio::test]
+async fn calls_of_one_affinity_go_to_one_instance() {
+    let server = Server::start().await;
+    let instances: Vec<_> = (0..4).map(|number| server.sim.instance(&format!("i{number}"))).collect();
+    let client = server.client();
+    client.apply(vec![Mutation::Register(service("a", &instances.iter().collect::<Vec<_>>()))]).await.unwrap();
+    settle(&client, "a", Status::Healthy).await;
+    let answering = async |key: &str| {
+        let options = CallOptions { affinity_key: Some(key.to_owned()), ..CallOptions::default() };
+        client.call(&call("a", "echo", json!({"text": "x"})), &options).await.map(|report| report.instance)
+    };
+    let mut all = std::collections::BTreeSet::new();
+    for key in 0..20 {
+        let home = answering(&format!("session {key}")).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(answering(&format!("session {key}")).await.unwrap(), home);
+        }
+        all.insert(home);
+    }
+    assert!(all.len() > 1, "keys are spread");
+    let wrong = answering("").await.unwrap_err();
+    assert_eq!((wrong.kind(), wrong.context().problems[0].field.as_str()), (ErrorKind::Invalid, "affinity_key"));
+}
+
+#[tokio::test]
 async fn a_cancelled_call_is_cancelled_at_the_instance() {
     let server = Server::start().await;
     let instance = server.sim.instance("slow");

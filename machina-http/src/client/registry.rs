@@ -94,7 +94,7 @@ impl Router for Client {
         self.read(&["services", service, "explain"], &pairs).await
     }
 
-    /// Progress is not told: the answer is one message.
+    /// Progress is not told, because the answer is one message, and `_meta` is not passed on.
     async fn call(&self, call: &ToolCall, options: &CallOptions) -> Result<CallReport> {
         let mut body = json!({"tool": call.tool, "arguments": call.arguments});
         if let Some(timeout) = options.timeout {
@@ -102,6 +102,9 @@ impl Router for Client {
         }
         if let Some(key) = &options.idempotency_key {
             body["idempotency_key"] = key.as_str().into();
+        }
+        if let Some(key) = &options.affinity_key {
+            body["affinity_key"] = key.as_str().into();
         }
         let patience = options.timeout.unwrap_or(CALL_TIMEOUT_MAX).min(CALL_TIMEOUT_MAX) + CALL_SLACK;
         let path = ["services", call.service.as_str(), "call"];

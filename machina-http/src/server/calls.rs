@@ -28,6 +28,7 @@ pub(super) struct Named {
     arguments: Map<String, Value>,
     timeout_ms: Option<u64>,
     idempotency_key: Option<String>,
+    affinity_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -38,6 +39,7 @@ pub(super) struct Unnamed {
     arguments: Map<String, Value>,
     timeout_ms: Option<u64>,
     idempotency_key: Option<String>,
+    affinity_key: Option<String>,
 }
 
 pub(super) async fn call(
@@ -51,8 +53,8 @@ pub(super) async fn call(
 ) -> Result<Response, Failure> {
     parameters.none()?;
     let (service, keyed) = (named(&caller, &service)?, keyed.with_or_in(&body.0));
-    let Named { tool, arguments, timeout_ms, idempotency_key } = body.typed()?;
-    let options = options(timeout_ms, idempotency_key, &headers)?;
+    let Named { tool, arguments, timeout_ms, idempotency_key, affinity_key } = body.typed()?;
+    let options = CallOptions { affinity_key, ..options(timeout_ms, idempotency_key, &headers)? };
     let call = ToolCall { service, tool, arguments };
     answered(app, caller, call, options, keyed, annotated).await
 }
@@ -69,8 +71,8 @@ pub(super) async fn call_tool(
     parameters.none()?;
     let (service, tool) = (named(&caller, &service)?, ToolName::new(&tool)?);
     let keyed = keyed.with_or_in(&body.0);
-    let Unnamed { arguments, timeout_ms, idempotency_key } = body.typed()?;
-    let options = options(timeout_ms, idempotency_key, &headers)?;
+    let Unnamed { arguments, timeout_ms, idempotency_key, affinity_key } = body.typed()?;
+    let options = CallOptions { affinity_key, ..options(timeout_ms, idempotency_key, &headers)? };
     let call = ToolCall { service, tool, arguments };
     answered(app, caller, call, options, keyed, annotated).await
 }
