@@ -94,7 +94,13 @@ class Run:
                 return await m.register(**given)
             case "update":
                 return await m.update(given["name"], given["service"], expected=given.get("revision"))
-            case "deregister" | "get" | "health" | "explain" | "find":
+            case "put_group" | "remove_group":
+                expected = given.get("revision")
+                given = {key: value for key, value in given.items() if key != "revision"}
+                return await getattr(m, method)(**given, expected=expected)
+            case "deregister" | "get" | "health" | "explain" | "find" | "put" | "set_admin_state" | "pin_tools":
+                return await getattr(m, method)(**given)
+            case "group" | "groups":
                 return await getattr(m, method)(**given)
             case "tools":
                 return await m.tools(**given)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machina_core::{
-    CallContext, CallOptions, Error, EventStream, Machina, Mutation, NativeTool, Next, Query, Registry, Result,
-    Revision, Router, ServiceName, ServiceSpec, Tasks, ToolCall, ToolName, ToolQuery,
+    AdminState, CallContext, CallOptions, Error, EventStream, GroupSpec, Machina, Mutation, NativeTool, Next, Pinning,
+    Query, Registry, Result, Revision, Router, ServiceName, ServiceSpec, Tasks, ToolCall, ToolName, ToolQuery,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,14 @@ impl<T: Registry + Router> Subject for T {}
 pub(super) enum Method {
     Register { service: Value },
     Update { name: String, service: Value, revision: Option<Revision> },
+    Put { service: Value },
     Deregister { name: String },
+    SetAdminState { name: String, admin_state: AdminState, reason: Option<String> },
+    PinTools { name: String, pinning: Option<Pinning> },
+    PutGroup { group: Value, revision: Option<Revision>, create_only: Option<bool> },
+    Group { name: String },
+    Groups {},
+    RemoveGroup { name: String, revision: Option<Revision> },
     Get { name: String },
     Find(Query),
     Tools(ToolQuery),
@@ -135,6 +142,19 @@ async fn ask(subject: &dyn Subject, method: Method) -> Result<Value> {
             let update = Mutation::Update { name: name(&old)?, spec: ServiceSpec::from_value(service)?, expected };
             put(subject, update).await
         }
+        Method::Put { service } => put(subject, Mutation::Put(ServiceSpec::from_value(service)?)).await,
+        Method::SetAdminState { name: of, admin_state, reason } => {
+            let mutation = Mutation::SetAdminState { name: name(&of)?, instance: None, admin_state, reason };
+            put(subject, mutation).await
+        }
+        Method::PinTools { name: of, pinning } => put(subject, Mutation::PinTools { name: name(&of)?, pinning }).await,
+        Method::PutGroup { group, revision, create_only } => {
+            let spec = GroupSpec::from_value(group)?;
+            shown(&subject.put_group(spec, revision, create_only.unwrap_or_default()).await?)
+        }
+        Method::Group { name } => shown(&subject.group(&name).await?),
+        Method::Groups {} => shown(&subject.groups().await?),
+        Method::RemoveGroup { name, revision } => shown(&subject.remove_group(&name, revision).await?),
         Method::Deregister { name: gone } => {
             shown(&subject.apply(vec![Mutation::Deregister { name: name(&gone)?, expected: None }]).await?)
         }
