@@ -10,8 +10,8 @@ use crate::machina::Machina;
 use crate::memory::MemoryStore;
 use crate::model::ServiceSpec;
 use crate::store::{Backend, JournalPage, JournalQuery, What};
-use crate::testing::SimConnector;
 use crate::testing::registry_suite::{service, settle};
+use crate::testing::{SimConnector, answered_call};
 
 /// A journal that is away for so many appends, and takes nothing that is `bad`.
 #[derive(Debug, Default)]
@@ -46,18 +46,7 @@ impl Journal for Faulty {
 }
 
 fn call(tool: &str) -> Entry {
-    let (tool, principal) = (tool.to_owned(), "alice".to_owned());
-    let what = What::Call {
-        tool,
-        principal,
-        duration_ms: 1.0,
-        attempts: 1,
-        success: true,
-        error: None,
-        tried: Vec::new(),
-        arguments: None,
-    };
-    Entry { at: clock::now(), service: None, instance: None, what }
+    Entry { at: clock::now(), service: None, instance: None, what: answered_call(tool, "alice") }
 }
 
 fn config(queue_max: u32) -> JournalConfig {

@@ -1,7 +1,8 @@
 //! Whether so many instances fail at once that the fault is likelier Machina's own
-//! (its network, its machine) than theirs, or it stood still. While that holds, no soft failure takes
-//! an instance down; and at any time soft failures take down at most one share of
-//! the instances within an interval (S7). Hard evidence is none of its business.
+//! (its network, its machine) than theirs, or it stood still. While that holds, no
+//! soft failure takes an instance down; and at any time soft failures take down at
+//! most one share of the instances within an interval (S7). Hard evidence is none of
+//! its business.
 //!
 //! Bookkeeping only: knows no task, lock or clock.
 

@@ -22,7 +22,8 @@ impl Core {
             // It is for another replica to say how it is.
             return;
         }
-        let observation = match view.drift(instance).filter(|_| observation.outcome == ProbeOutcome::Pass) {
+        let passed = observation.outcome == ProbeOutcome::Pass;
+        let observation = match passed.then(|| view.drift(instance)).flatten() {
             Some(message) => Observation { outcome: ProbeOutcome::Degraded, message, ..observation },
             None => observation,
         };

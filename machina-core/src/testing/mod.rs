@@ -11,4 +11,20 @@ pub mod store_suite;
 mod watch_suite;
 
 pub use crate::random::Random;
+use crate::store::What;
 pub use sim::{Behaviour, Contact, Deed, Ending, Onlooker, SimConnector, add_tool, echo_tool};
+
+/// What the journal says of a call that was answered at the first attempt.
+#[must_use]
+pub fn answered_call(tool: &str, principal: &str) -> What {
+    What::Call {
+        tool: tool.to_owned(),
+        principal: principal.to_owned(),
+        duration_ms: 1.0,
+        attempts: 1,
+        success: true,
+        error: None,
+        tried: Vec::new(),
+        arguments: None,
+    }
+}

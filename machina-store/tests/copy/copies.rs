@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use machina_core::testing::answered_call;
 use machina_core::{Batch, Change, ErrorKind, ReplyProgress};
 use machina_store::{CopyOptions, CopyPart, CopyProgress, Count};
 use tokio::sync::Notify;
@@ -174,22 +175,7 @@ async fn what_has_expired_is_not_copied() {
 async fn other_content_is_refused_and_kept() {
     let world = World::full().await;
     world.copy(false).await.unwrap();
-    let call = |number| {
-        let (tool, principal) = ("other".to_owned(), "bob".to_owned());
-        entry(
-            number,
-            machina_core::What::Call {
-                tool,
-                principal,
-                duration_ms: 1.0,
-                attempts: 1,
-                success: true,
-                error: None,
-                tried: Vec::new(),
-                arguments: None,
-            },
-        )
-    };
+    let call = |number| entry(number, answered_call("other", "bob"));
     let changes = async |name: &str, changes: Vec<Change>| {
         let batch = Batch { changes, ..Batch::default() };
         world.with(name, async |backend| backend.store.commit(&batch).await.unwrap()).await;

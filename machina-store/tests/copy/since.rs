@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use machina_core::testing::answered_call;
 use machina_core::{
     Backend, Batch, Change, Config, Definitions, EntryKind, ErrorKind, GroupSpec, Machina, Retention, ServiceSpec,
-    Timestamp, What,
+    Timestamp,
 };
 use machina_store::Copied;
 use serde_json::json;
@@ -25,20 +26,7 @@ async fn machina(backend: &Backend) -> Machina {
 }
 
 fn call(number: usize) -> machina_core::Entry {
-    let (tool, principal) = ("other".to_owned(), "bob".to_owned());
-    entry(
-        number,
-        What::Call {
-            tool,
-            principal,
-            duration_ms: 1.0,
-            attempts: 1,
-            success: true,
-            error: None,
-            tried: Vec::new(),
-            arguments: None,
-        },
-    )
+    entry(number, answered_call("other", "bob"))
 }
 
 /// A server for a while: a registry in front of a store.
